@@ -1,0 +1,324 @@
+//! The lease as its holder sees it: what may be believed, and until when.
+
+use std::{fmt, future::Future, sync::Arc, task::Poll, time::Duration};
+
+use tokio::sync::watch;
+
+use super::error::{LossReason, Lost};
+use crate::{
+    clock::{Clock, Moment},
+    name::LockName,
+    owner::OwnerId,
+    token::FencingToken,
+};
+
+/// The right to a lock until a deadline, as seen by its holder. Clones are views of one lease; none of them releases it.
+///
+/// Every look reads the clock anew, so a process that stood still (stopped, suspended, swapped out) sees at its first
+/// look that the lease is over.
+#[derive(Clone)]
+pub struct Lease(Arc<Inner>);
+
+struct Inner {
+    name: LockName,
+    owner: OwnerId,
+    token: FencingToken,
+    clock: Arc<dyn Clock>,
+    /// The end of at-most-for: no renewal goes beyond it.
+    cap: Option<Moment>,
+    phase: watch::Sender<Phase>,
+}
+
+/// A lease is live, then ended; it never comes back (law 10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    Live { deadline: Moment },
+    Released,
+    Lost(LossReason),
+}
+
+/// What came of a good renewal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extended {
+    Live,
+    TooLate,
+}
+
+impl Lease {
+    pub(super) fn new(
+        name: LockName,
+        owner: OwnerId,
+        token: FencingToken,
+        clock: Arc<dyn Clock>,
+        deadline: Moment,
+        cap: Option<Moment>,
+    ) -> Self {
+        let deadline = cap.map_or(deadline, |cap| deadline.min(cap));
+        Self(Arc::new(Inner { name, owner, token, clock, cap, phase: watch::Sender::new(Phase::Live { deadline }) }))
+    }
+
+    /// The same hold, as a lease of its own: for keeping a lock taken that its holder has let go.
+    pub(super) fn again_until(&self, deadline: Moment) -> Self {
+        let inner = &self.0;
+        Self::new(inner.name.clone(), inner.owner, inner.token, inner.clock.clone(), deadline, None)
+    }
+
+    /// Which lock.
+    #[must_use]
+    pub fn name(&self) -> &LockName {
+        &self.0.name
+    }
+
+    /// The id of this hold.
+    #[must_use]
+    pub fn owner(&self) -> OwnerId {
+        self.0.owner
+    }
+
+    /// The fencing token: hand it to every resource that is written under this lock.
+    #[must_use]
+    pub fn token(&self) -> FencingToken {
+        self.0.token
+    }
+
+    /// Whether the lock is still ours, by the clock as it is now. Once `false`, always `false`.
+    #[must_use]
+    pub fn is_valid(&self) -> bool {
+        matches!(self.phase(), Phase::Live { .. })
+    }
+
+    /// For how long it may still be believed if no renewal comes; zero once it ended.
+    #[must_use]
+    pub fn remaining(&self) -> Duration {
+        self.deadline().since(self.0.clock.now())
+    }
+
+    /// Until when it may be believed as things stand; the clock's start once it ended.
+    #[must_use]
+    pub fn deadline(&self) -> Moment {
+        match self.phase() {
+            Phase::Live { deadline } => deadline,
+            Phase::Released | Phase::Lost(_) => Moment::from_nanos(0),
+        }
+    }
+
+    /// Says whether the work may go on; for synchronous code, between two steps of its work.
+    ///
+    /// # Errors
+    /// [`Lost`] once the lease has ended, and why; also after its release, for work that outlived it.
+    pub fn check(&self) -> Result<(), Lost> {
+        match self.phase() {
+            Phase::Live { .. } => Ok(()),
+            Phase::Lost(reason) => Err(self.loss(reason)),
+            Phase::Released => Err(self.loss(LossReason::Released)),
+        }
+    }
+
+    /// Returns when the lease is lost, and why; never after a normal release.
+    ///
+    /// It returns at the deadline by itself, whatever became of the renewals. Cancel safe. The future doesn't borrow
+    /// the lease.
+    pub fn lost(&self) -> impl Future<Output = LossReason> + Send + 'static {
+        let lease = self.clone();
+        async move {
+            let mut phases = lease.0.phase.subscribe();
+            loop {
+                match lease.phase() {
+                    Phase::Lost(reason) => return reason,
+                    Phase::Released => std::future::pending().await,
+                    Phase::Live { deadline } => tokio::select! {
+                        // The sender lives in `lease`, so this can't fail.
+                        _ = phases.changed() => {}
+                        () = lease.0.clock.sleep_until(deadline) => {}
+                    },
+                }
+            }
+        }
+    }
+
+    /// Returns when the deadline has moved, or the lease ended. The future doesn't borrow the lease.
+    ///
+    /// It tells of moves after the call; look at [`deadline`](Self::deadline) after calling it, not before. Cancel safe.
+    pub fn deadline_changed(&self) -> impl Future<Output = ()> + Send + 'static {
+        let (lease, mut phases) = (self.clone(), self.0.phase.subscribe());
+        async move {
+            if lease.phase() != Phase::Released {
+                tokio::select! {
+                    _ = phases.changed() => {}
+                    _ = lease.lost() => {}
+                }
+            }
+        }
+    }
+
+    pub(super) fn loss(&self, reason: LossReason) -> Lost {
+        Lost { name: self.0.name.clone(), token: self.0.token, reason }
+    }
+
+    /// Where the lease stands now. A deadline that has passed is noticed here and is final.
+    pub(super) fn phase(&self) -> Phase {
+        let phase = *self.0.phase.borrow();
+        match phase {
+            Phase::Live { deadline } if self.0.clock.now() >= deadline => self.change(|_| None),
+            phase => phase,
+        }
+    }
+
+    /// Raises the deadline after an acknowledged renewal; never lowers it, never revives.
+    pub(super) fn extend(&self, deadline: Moment) -> Extended {
+        let deadline = self.0.cap.map_or(deadline, |cap| deadline.min(cap));
+        let after = self.change(|held| Some(Phase::Live { deadline: held.max(deadline) }));
+        if matches!(after, Phase::Live { .. }) { Extended::Live } else { Extended::TooLate }
+    }
+
+    /// Ends it as lost, unless it has ended.
+    pub(super) fn lose(&self, reason: LossReason) -> Phase {
+        self.change(|_| Some(Phase::Lost(reason)))
+    }
+
+    /// Ends it by the holder's will, unless it has ended. From here on nobody believes in it (law 1).
+    pub(super) fn end(&self) -> Phase {
+        self.change(|_| Some(Phase::Released))
+    }
+
+    /// Looks at the clock before each poll of some work: the reason as soon as the lease is over, or what the work gives.
+    pub(super) async fn while_held<T>(&self, work: impl Future<Output = T>) -> Result<T, Lost> {
+        let mut lost = std::pin::pin!(self.lost());
+        let mut work = std::pin::pin!(work);
+        std::future::poll_fn(|context| {
+            // Also when nobody woke the timer, as after a suspend.
+            if let Err(lost) = self.check() {
+                return Poll::Ready(Err(lost));
+            }
+            if let Poll::Ready(reason) = lost.as_mut().poll(context) {
+                return Poll::Ready(Err(self.loss(reason)));
+            }
+            // Work that blocked its thread beyond the deadline ended outside the lease, however it ended.
+            work.as_mut().poll(context).map(|value| self.check().map(|()| value))
+        })
+        .await
+    }
+
+    /// Whether no renewal can move the deadline any further.
+    pub(super) fn is_capped(&self) -> bool {
+        self.0.cap.is_some_and(|cap| matches!(*self.0.phase.borrow(), Phase::Live { deadline } if deadline >= cap))
+    }
+
+    /// The one way to change the phase: from live only, and only after a passed deadline was noticed.
+    fn change(&self, next: impl FnOnce(Moment) -> Option<Phase>) -> Phase {
+        let mut after = Phase::Released;
+        self.0.phase.send_if_modified(|phase| {
+            let before = *phase;
+            if let Phase::Live { deadline } = before {
+                if self.0.clock.now() >= deadline {
+                    let capped = self.0.cap.is_some_and(|cap| deadline >= cap);
+                    *phase = Phase::Lost(if capped { LossReason::AtMostFor } else { LossReason::Expired });
+                } else if let Some(next) = next(deadline) {
+                    *phase = next;
+                }
+            }
+            after = *phase;
+            before != *phase
+        });
+        after
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease")
+            .field("name", &self.0.name)
+            .field("owner", &self.0.owner)
+            .field("token", &self.0.token)
+            .field("phase", &self.phase())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::TestClock;
+    use futures_util::FutureExt;
+
+    fn lease(clock: &Arc<TestClock>, secs: u64, cap: Option<u64>) -> Lease {
+        let at = |secs| clock.now() + Duration::from_secs(secs);
+        let owner = OwnerId::from_u128(1);
+        let name = LockName::new("x").unwrap();
+        Lease::new(name, owner, FencingToken::new(1), clock.clone(), at(secs), cap.map(at))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_longer_than_the_lease_is_seen_at_the_first_look() {
+        let clock = Arc::new(TestClock::new());
+        let lease = lease(&clock, 10, None);
+        assert!(lease.is_valid());
+        clock.suspend(Duration::from_secs(11));
+        assert!(!lease.is_valid());
+        assert_eq!(lease.check().unwrap_err().reason, LossReason::Expired);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_late_renewal_never_revives() {
+        let clock = Arc::new(TestClock::new());
+        let lease = lease(&clock, 10, None);
+        clock.suspend(Duration::from_secs(10));
+        // Nobody has looked yet: the renewal itself must notice.
+        assert_eq!(lease.extend(clock.now() + Duration::from_secs(60)), Extended::TooLate);
+        assert!(!lease.is_valid());
+        assert_eq!(lease.lost().await, LossReason::Expired);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_renewal_never_lowers_the_deadline() {
+        let clock = Arc::new(TestClock::new());
+        let lease = lease(&clock, 10, None);
+        let deadline = lease.deadline();
+        assert_eq!(lease.extend(clock.now() + Duration::from_secs(1)), Extended::Live);
+        assert_eq!(lease.deadline(), deadline);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lost_comes_at_the_deadline_without_any_keeper() {
+        let clock = Arc::new(TestClock::new());
+        let lease = lease(&clock, 10, None);
+        let deadline = lease.deadline();
+        assert_eq!(lease.lost().await, LossReason::Expired);
+        assert!(clock.now() >= deadline && clock.now().since(deadline) < Duration::from_millis(5));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_release_is_not_a_loss() {
+        let clock = Arc::new(TestClock::new());
+        let lease = lease(&clock, 10, None);
+        let mut lost = Box::pin(lease.lost());
+        assert!(lost.as_mut().now_or_never().is_none());
+        lease.end();
+        clock.sleep_until(clock.now() + Duration::from_secs(60)).await;
+        assert!(lost.as_mut().now_or_never().is_none());
+        assert_eq!(lease.check().unwrap_err().reason, LossReason::Released);
+        lease.deadline_changed().await;
+        assert_eq!(lease.lose(LossReason::NotOurs), Phase::Released, "what is over is over");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn at_most_for_caps_every_renewal() {
+        let clock = Arc::new(TestClock::new());
+        let lease = lease(&clock, 10, Some(15));
+        let cap = clock.now() + Duration::from_secs(15);
+        lease.extend(clock.now() + Duration::from_secs(60));
+        assert_eq!(lease.deadline(), cap);
+        assert!(lease.is_capped());
+        assert_eq!(lease.lost().await, LossReason::AtMostFor);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_moved_deadline_is_told() {
+        let clock = Arc::new(TestClock::new());
+        let lease = lease(&clock, 10, None);
+        let mut moved = Box::pin(lease.deadline_changed());
+        assert!(moved.as_mut().now_or_never().is_none());
+        lease.extend(clock.now() + Duration::from_secs(20));
+        moved.await;
+    }
+}

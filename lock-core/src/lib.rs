@@ -1,0 +1,36 @@
+//! The contract of a distributed lock, and everything that is the same for every store.
+
+mod capability;
+mod client;
+mod clock;
+mod entropy;
+mod error;
+mod group;
+mod memory;
+mod name;
+mod owner;
+mod provider;
+mod record;
+mod request;
+mod timing;
+mod token;
+mod wake;
+
+pub use capability::{Capabilities, Durability, Fairness, KeptBy, TtlRange, Wake};
+pub use client::{Busy, Lease, LeaseGuard, Lock, LockError, Locks, LocksBuilder, LossReason, Lost, ReleaseOutcome};
+pub use clock::{Clock, Moment, SystemClock, TestClock};
+pub use entropy::{Entropy, OsEntropy, SeededEntropy};
+pub use error::{Applied, ErrorKind, Operation, StoreError};
+pub use group::Grouped;
+pub use memory::MemoryLocks;
+pub use name::LockName;
+pub use owner::{HolderInfo, OwnerId};
+pub use provider::LockProvider;
+pub use record::{Record, Verdict};
+pub use request::{
+    AcquireRequest, Acquired, Grant, Held, Holding, ListRequest, LockState, LockStatus, Mode, ReleaseRequest, Released,
+    RenewRequest, Renewed, Tick, Waiting,
+};
+pub use timing::Timing;
+pub use token::FencingToken;
+pub use wake::{WakeHub, Watch};
