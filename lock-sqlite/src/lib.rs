@@ -1,0 +1,50 @@
+//! Locks of one host's processes in an SQLite file: no server to run.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::time::Duration;
+//! use lock_core::{AcquireRequest, Acquired, LockName, LockProvider, OsEntropy, OwnerId};
+//! use lock_sqlite::SqliteLocks;
+//!
+//! # let directory = tempfile::tempdir()?;
+//! # let path = directory.path().join("locks.db");
+//! let locks = SqliteLocks::builder(path).build().await?;
+//! let mine = AcquireRequest::new(LockName::new("invoice-42")?, OwnerId::random(&OsEntropy), Duration::from_secs(10));
+//! assert!(matches!(locks.acquire(&mine).await?, Acquired::Granted(_)));
+//! # Ok(()) }
+//! ```
+//!
+//! # What it guarantees
+//! - Every operation is one `BEGIN IMMEDIATE` transaction, a whole group of them too; the records are read, judged and
+//!   written under the file's one write lock, on the host's `CLOCK_BOOTTIME` as read after that lock was had.
+//! - A grant is on the disk before it is told (`synchronous = FULL`). Another boot of the host frees every lease, and
+//!   tokens rise over it, as over deletion of a record or of the whole file.
+//! - An acquire that is refused only reads. Waiting costs nothing: whoever frees a lock sets the file's times after its
+//!   commit, and the kernel tells the waiting processes (inotify). Where that can't be had,
+//!   [`Capabilities::wake`](lock_core::Capabilities::wake) says `Poll`.
+//! - Records of idle locks are swept after a retention.
+//!
+//! # What it can't do
+//! - Several hosts: a file on a network file system is refused where it can be told.
+//! - Outlive its file's deletion: who deletes the file frees the locks in it, though their holders still believe. They
+//!   learn at their next renewal, and the next tokens are higher.
+//! - Paused tokio time (`start_paused`): SQLite works on threads of its own, of which tokio's paused clock knows nothing.
+//!
+//! The tables stand under names of their own (`leasehold_…`), so the file may be an application's database; it is put
+//! in WAL mode. The runtime needs tokio's time and IO drivers.
+
+mod boot;
+mod config;
+mod database;
+mod failure;
+mod ledger;
+mod place;
+mod provider;
+mod row;
+mod store;
+mod url;
+mod wake;
+
+pub use config::SqliteLocksBuilder;
+pub use provider::SqliteLocks;
+pub use sqlx;

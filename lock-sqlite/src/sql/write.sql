@@ -1,0 +1,19 @@
+-- Writes records, given as a JSON array of objects. Only inside the BEGIN IMMEDIATE in which they were read and judged.
+INSERT INTO leasehold_locks (name, token, owner, boot_id, until_ns, holder, ends_micros)
+SELECT
+    value ->> 'name',
+    value ->> 'token',
+    value ->> 'owner',
+    ?2,
+    value ->> 'until_ns',
+    value ->> 'holder',
+    value ->> 'ends_micros'
+FROM json_each(?1)
+WHERE true -- tells the parser that ON belongs to the upsert and not to a join
+ON CONFLICT (name) DO UPDATE SET
+    token = excluded.token,
+    owner = excluded.owner,
+    boot_id = excluded.boot_id,
+    until_ns = excluded.until_ns,
+    holder = excluded.holder,
+    ends_micros = excluded.ends_micros;
