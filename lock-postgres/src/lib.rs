@@ -1,0 +1,61 @@
+//! Locks in PostgreSQL: leases, fencing tokens, wake-ups by event.
+//!
+//! ```no_run
+//! # async fn example(pool: sqlx::PgPool) -> Result<(), lock_core::StoreError> {
+//! use lock_postgres::PostgresLocks;
+//!
+//! let locks = PostgresLocks::connect("postgres://app:secret@localhost/prod").await?;
+//! // Or with the credentials of the application's own pool:
+//! let locks = PostgresLocks::builder(pool).schema("leasehold").build().await?;
+//! # Ok(()) }
+//! ```
+//!
+//! # What it offers
+//!
+//! Exclusive leases in one table, `<schema>.locks`, one statement and one commit for each operation or group of
+//! operations. Grants and renewals survive a crash of the server, also where its administrator or role turned
+//! `synchronous_commit` off; with `fsync=off` they don't, and [`Capabilities::durability`](lock_core::Capabilities)
+//! says so. Tokens rise even if the table is dropped, as long as the server's clock goes on. Waiters are woken by
+//! `NOTIFY`, which is sent only for locks that somebody waits for.
+//!
+//! # Connections
+//!
+//! It opens up to four connections of its own ([`Builder::connections`]) and one more to `LISTEN` while somebody
+//! waits. From the application's pool it takes the connect options alone: a renewal that queues behind the
+//! application's own statements is a lock that gets lost.
+//!
+//! Given by URL, a server that is not on this host must prove who it is (`sslmode=verify-full`), unless the URL says
+//! otherwise, such as `?sslmode=disable` in a trusted network. `sslrootcert=FILE` names the authority to trust.
+//!
+//! A connection that is cut silently is noticed within [`Builder::operation_timeout`] by an operation, and within
+//! about half a minute by the `LISTEN` connection, which then wakes everybody. Idle connections are not
+//! trusted for longer than some minutes.
+//!
+//! # Limits
+//!
+//! - **Poolers**: behind PgBouncer in transaction or session mode everything works but waking: that is noticed at the
+//!   connect, waiters ask ([`Builder::poll_interval`]), and [`Capabilities::wake`](lock_core::Capabilities) says so. Each
+//!   operation is then a transaction of four round trips that leaves nothing in the session. Statement mode is refused.
+//! - Tested on PostgreSQL 15; it uses nothing that 12 doesn't have. Needs a database in UTF-8. A standby can't grant locks.
+//! - Without synchronous replication a fail-over may lose the last grants: two may then believe until the
+//!   first one's next renewal, and tokens still rise if the clocks of the two servers agree.
+//! - The server's wall clock decides. It may step by up to the grace ([`Builder::grace`]).
+//! - No shared locks, semaphores, queueing in order or ticks yet.
+
+pub use sqlx;
+
+mod config;
+mod connections;
+mod error;
+mod group;
+mod operation;
+mod provider;
+mod rows;
+mod schema;
+mod session;
+mod statements;
+mod sweep;
+mod wake;
+
+pub use config::{Builder, Source};
+pub use provider::PostgresLocks;

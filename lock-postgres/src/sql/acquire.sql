@@ -1,0 +1,98 @@
+-- Hands out locks that can be had; says of the others who has them. One row for each name as it was found, and another
+-- (touched) if it was changed: it is the asker's if its owner is the asker.
+-- $1 names, all different; $2 owners; $3 ttls and $4 waiting times in microseconds (0: doesn't wait); $5 holders as JSON
+-- $6 the grace in microseconds
+--
+-- Times are clock_timestamp(), never now(): this statement may have waited for a row, and the start of its
+-- transaction lies before the wait.
+WITH durable AS MATERIALIZED (
+    -- A grant that a crash can undo is none. Only raised: the administrator may have chosen remote_apply.
+    SELECT CASE WHEN current_setting('synchronous_commit') IN ('off', 'local')
+        THEN set_config('synchronous_commit', 'on', true)
+        ELSE current_setting('synchronous_commit')
+    END AS level
+),
+asked AS MATERIALIZED (
+    SELECT
+        a.name COLLATE "C" AS name,
+        a.owner,
+        a.ttl * interval '1 microsecond' AS ttl,
+        a.wait * interval '1 microsecond' AS wait,
+        a.holder::jsonb AS holder
+    FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::text[]) AS a (name, owner, ttl, wait, holder)
+    CROSS JOIN durable
+    WHERE durable.level IS NOT NULL  -- The planner drops what nobody reads.
+),
+-- Ordered, so that all groups lock their rows in one order and none deadlocks with another.
+known AS MATERIALIZED (
+    SELECT
+        asked.*,
+        l.name IS NULL OR l.free_at <= clock_timestamp() AS free,
+        l.owner = asked.owner AND l.expires_at > clock_timestamp() AS mine,
+        -- A mark that is there already is not made again.
+        asked.wait > interval '0'
+            AND (l.wanted_until IS NULL OR l.wanted_until < clock_timestamp() + asked.wait) AS mark,
+        l.free_at,
+        CASE WHEN l.owner IS NOT NULL AND l.expires_at > clock_timestamp() THEN l.holder END AS held_by
+    FROM asked
+    LEFT JOIN {{locks}} AS l ON l.name = asked.name
+    ORDER BY asked.name
+),
+taken AS (
+    INSERT INTO {{locks}} AS l (name, owner, token, granted_at, expires_at, free_at, wanted_until, holder)
+    SELECT
+        name, owner, floor(extract(epoch FROM at) * 1000000)::bigint,
+        -- Two differences carry the ttl and the waiting time of each name into the part below, which sees
+        -- nothing but columns: expires_at - granted_at, and granted_at - wanted_until (in the past: nobody waits).
+        at, at + ttl, at + ttl + $6::bigint * interval '1 microsecond', at - wait, holder
+    FROM (
+        -- Who is refused by what was there when the statement began writes nothing, not even a lock on the row.
+        SELECT *, clock_timestamp() AS at FROM known WHERE free OR mine OR mark OFFSET 0
+    ) AS wanted
+    ON CONFLICT (name) DO UPDATE SET (owner, token, granted_at, expires_at, free_at, wanted_until, holder) = (
+        -- Evaluated once the row is locked, by one look at the clock.
+        SELECT
+            CASE WHEN free THEN excluded.owner ELSE l.owner END,
+            CASE WHEN free THEN greatest(l.token + 1, floor(extract(epoch FROM at) * 1000000)::bigint) ELSE l.token END,
+            CASE WHEN free THEN at ELSE l.granted_at END,
+            CASE WHEN free THEN at + ttl WHEN mine THEN greatest(l.expires_at, at + ttl) ELSE l.expires_at END,
+            CASE WHEN free THEN at + ttl + grace WHEN mine THEN greatest(l.free_at, at + ttl + grace) ELSE l.free_at END,
+            CASE WHEN free OR mine OR wait <= interval '0' THEN l.wanted_until ELSE greatest(l.wanted_until, at + wait) END,
+            CASE WHEN free THEN excluded.holder ELSE l.holder END
+        FROM (
+            SELECT
+                at,
+                l.free_at <= at AS free,
+                l.owner = excluded.owner AND l.expires_at > at AS mine,
+                excluded.expires_at - excluded.granted_at AS ttl,
+                excluded.free_at - excluded.expires_at AS grace,
+                excluded.granted_at - excluded.wanted_until AS wait
+            FROM (SELECT clock_timestamp() AS at OFFSET 0) AS look
+            OFFSET 0
+        ) AS seen
+    )
+    WHERE l.free_at <= clock_timestamp()
+        OR (l.owner = excluded.owner AND l.expires_at > clock_timestamp())
+        OR excluded.wanted_until < excluded.granted_at
+    RETURNING l.name, l.owner, l.token, l.expires_at, l.free_at, l.holder
+)
+SELECT
+    true AS touched,
+    taken.name::text AS name,
+    CASE WHEN taken.expires_at > clock_timestamp() THEN taken.owner END::text AS owner,
+    taken.token,
+    CASE WHEN taken.owner IS NOT NULL AND taken.expires_at > clock_timestamp() THEN taken.holder END::text AS holder,
+    floor(extract(epoch FROM taken.free_at - clock_timestamp()) * 1000000)::bigint AS remaining
+FROM taken
+UNION ALL
+-- As it was when the statement began; counts where nothing was touched. A hint, and NULL if it is worth nothing.
+SELECT
+    false,
+    known.name::text,
+    NULL,
+    NULL,
+    known.held_by::text,
+    CASE WHEN known.free_at > clock_timestamp()
+        THEN floor(extract(epoch FROM known.free_at - clock_timestamp()) * 1000000)::bigint
+    END
+FROM known

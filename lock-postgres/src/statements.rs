@@ -1,0 +1,113 @@
+//! The statements, with the schema's name put in.
+
+use std::sync::Arc;
+
+use lock_core::{ErrorKind, StoreError};
+
+/// The longest identifier of PostgreSQL, in bytes (NAMEDATALEN - 1); it cuts longer ones without a word.
+pub(crate) const MAX_IDENTIFIER: usize = 63;
+
+/// A schema's name, checked.
+#[derive(Clone, Debug)]
+pub(crate) struct Schema(String);
+
+impl Schema {
+    pub(crate) fn new(name: &str) -> Result<Self, StoreError> {
+        let complaint = if name.is_empty() {
+            "the schema's name can't be empty".to_owned()
+        } else if name.len() > MAX_IDENTIFIER {
+            format!("the schema's name has at most {MAX_IDENTIFIER} bytes, this one has {}", name.len())
+        } else if name.contains('\0') {
+            "the schema's name can't contain a NUL byte".to_owned()
+        } else {
+            return Ok(Self(name.to_owned()));
+        };
+        Err(StoreError::refused(ErrorKind::InvalidConfig, complaint))
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Puts the quoted names into a statement of `sql/`.
+    ///
+    /// Safe to execute: an identifier in double quotes ends at a double quote alone, and those are doubled
+    /// (PostgreSQL manual, 4.1.1). Names of locks and all other data go as parameters.
+    pub(crate) fn qualify(&self, template: &str) -> String {
+        let schema = format!("\"{}\"", self.0.replace('"', "\"\""));
+        // A schema that is named like a placeholder must not be replaced again: so the statement is cut first.
+        template
+            .split("{{locks}}")
+            .map(|part| part.replace("{{schema}}", &schema))
+            .collect::<Vec<_>>()
+            .join(&format!("{schema}.\"locks\""))
+    }
+
+    /// The channel of this schema's wake-ups, no longer than an identifier. `NOTIFY` stays within one database.
+    pub(crate) fn channel(&self) -> String {
+        let plain = format!("leasehold:{}", self.0);
+        if plain.len() <= MAX_IDENTIFIER {
+            return plain;
+        }
+        let cut = (0..=MAX_IDENTIFIER - 17).rev().find(|at| plain.is_char_boundary(*at)).unwrap_or(0);
+        format!("{}~{:016x}", &plain[..cut], fnv1a(&plain))
+    }
+}
+
+/// FNV-1a, 64 bits: the same in every version and process, which the hashers of `std` don't promise.
+fn fnv1a(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// The statements for one schema.
+#[derive(Debug)]
+pub(crate) struct Statements {
+    pub(crate) acquire: Arc<str>,
+    pub(crate) renew: Arc<str>,
+    pub(crate) release: Arc<str>,
+    pub(crate) force_release: Arc<str>,
+    pub(crate) notify: Arc<str>,
+    pub(crate) inspect: Arc<str>,
+    pub(crate) list: Arc<str>,
+    pub(crate) sweep: Arc<str>,
+}
+
+impl Statements {
+    pub(crate) fn new(schema: &Schema) -> Self {
+        let qualify = |template| Arc::from(schema.qualify(template));
+        Self {
+            acquire: qualify(include_str!("sql/acquire.sql")),
+            renew: qualify(include_str!("sql/renew.sql")),
+            release: qualify(include_str!("sql/release.sql")),
+            force_release: qualify(include_str!("sql/force_release.sql")),
+            notify: qualify(include_str!("sql/notify.sql")),
+            inspect: qualify(include_str!("sql/inspect.sql")),
+            list: qualify(include_str!("sql/list.sql")),
+            sweep: qualify(include_str!("sql/sweep.sql")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schema_cannot_break_out_of_its_quotes() {
+        let schema = Schema::new("a\".x; drop table y; --").unwrap();
+        assert_eq!(schema.qualify("SELECT FROM {{locks}}"), "SELECT FROM \"a\"\".x; drop table y; --\".\"locks\"");
+        let schema = Schema::new("{{locks}}").unwrap();
+        assert_eq!(schema.qualify("{{schema}} {{locks}}"), "\"{{locks}}\" \"{{locks}}\".\"locks\"");
+        for bad in ["", "a\0b", &"x".repeat(64)] {
+            assert_eq!(Schema::new(bad).unwrap_err().kind(), ErrorKind::InvalidConfig, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn channels_fit_and_differ() {
+        let long = |end| Schema::new(&("é".repeat(30) + end)).unwrap().channel();
+        assert!(long("a").len() <= MAX_IDENTIFIER);
+        assert_ne!(long("a"), long("b"));
+        assert_eq!(Schema::new("leasehold").unwrap().channel(), "leasehold:leasehold");
+    }
+}
