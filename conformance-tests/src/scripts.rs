@@ -1,0 +1,97 @@
+//! What child processes do; the other side of `child.rs`.
+
+use std::{
+    io::{BufRead, Write},
+    process::ExitCode,
+    time::Duration,
+};
+
+use lock_core::{Locks, ReleaseOutcome};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use crate::{
+    Failure, Harness,
+    asker::{SOON, client_of, sleep},
+    child::{SCRIPT, STORE},
+};
+
+/// Plays a script if this process was started to.
+pub(crate) fn play<H: Harness>() -> Option<ExitCode> {
+    let script = std::env::var(SCRIPT).ok()?;
+    let played = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(Failure::from)
+        .and_then(|runtime| runtime.block_on(async { act::<H>(&script).await }));
+    Some(match played {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("child process, script {script}: {failure}");
+            ExitCode::FAILURE
+        }
+    })
+}
+
+async fn act<H: Harness>(script: &str) -> Result<(), Failure> {
+    let locks = client_of(H::open_in_child(&std::env::var(STORE)?).await?);
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match (script, &*arguments) {
+        ("hold", [name, millis]) => hold(&locks, name, Duration::from_millis(millis.parse()?)).await,
+        ("count", [name, file, rounds]) => count(&locks, name, file, rounds.parse()?).await,
+        _ => Err(Failure::new(format!("there is no such script with these arguments: {arguments:?}"))),
+    }
+}
+
+/// Holds a lock, and says on demand whether it believes so.
+async fn hold(locks: &Locks, name: &str, ttl: Duration) -> Result<(), Failure> {
+    let guard = locks.lock(name).ttl(ttl).acquire().await?;
+    say(&format!("held {}", guard.token()))?;
+    let mut orders = orders();
+    while let Some(order) = orders.recv().await {
+        match &*order {
+            "look" => say(&format!("valid {}", guard.is_valid()))?,
+            "release" => {
+                return say(match guard.release().await? {
+                    ReleaseOutcome::Released => "released",
+                    ReleaseOutcome::AlreadyLost(_) => "lost",
+                });
+            }
+            other => return Err(Failure::new(format!("there is no such order: {other}"))),
+        }
+    }
+    Ok(())
+}
+
+/// Counts a file up, by read, sleep and write, which only a lock makes right.
+async fn count(locks: &Locks, name: &str, file: &str, rounds: u32) -> Result<(), Failure> {
+    say("ready")?;
+    orders().recv().await;
+    for _ in 0..rounds {
+        let guard = locks.lock(name).ttl(SOON * 3).acquire().await?;
+        let seen: u32 = std::fs::read_to_string(file)?.parse()?;
+        sleep(Duration::from_millis(1)).await;
+        std::fs::write(file, (seen + 1).to_string())?;
+        guard.release().await?;
+    }
+    say("done")
+}
+
+fn say(line: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}")?;
+    Ok(out.flush()?)
+}
+
+/// The parent's lines. A parent that ends closes the pipe, and the script with it.
+fn orders() -> UnboundedReceiver<String> {
+    let (orders, received) = unbounded_channel();
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+            if orders.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    received
+}
