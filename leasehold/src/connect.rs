@@ -1,0 +1,125 @@
+//! From a URL to a store.
+
+use lock_core::{ErrorKind, Locks, MemoryLocks, StoreError};
+
+/// The stores of this crate: URL schemes, the word for the store, and the feature that brings it.
+const STORES: [Store; 3] = [
+    Store { schemes: &["memory"], feature: None, example: "memory:" },
+    Store { schemes: &["sqlite"], feature: Some("sqlite"), example: "sqlite:/var/lib/app/locks.db" },
+    Store { schemes: &["postgres", "postgresql"], feature: Some("postgres"), example: "postgres://user@host/database" },
+];
+
+struct Store {
+    schemes: &'static [&'static str],
+    feature: Option<&'static str>,
+    example: &'static str,
+}
+
+/// Locks of the store that the URL names, once it was reached.
+///
+/// Cancel safe: dropped, it leaves at most the store's own tables behind.
+///
+/// # Errors
+/// [`ErrorKind::InvalidConfig`] for a URL that can't be understood, an unknown scheme, or one whose feature is switched off
+/// (the message names it); otherwise the store's own, within a few seconds. No message holds the URL's credentials.
+pub async fn connect(url: &str) -> Result<Locks, StoreError> {
+    let scheme = scheme(url)?;
+    match scheme.as_str() {
+        "memory" => Ok(Locks::new(MemoryLocks::new())),
+        #[cfg(feature = "sqlite")]
+        "sqlite" => Ok(Locks::new(lock_sqlite::SqliteLocks::connect(url).await?)),
+        #[cfg(feature = "postgres")]
+        "postgres" | "postgresql" => Ok(Locks::new(lock_postgres::PostgresLocks::connect(url).await?)),
+        other => Err(not_here(other)),
+    }
+}
+
+/// The statements that make what a store keeps its locks in, for an administrator to run; `schema` where it has one.
+///
+/// # Errors
+/// [`ErrorKind::InvalidConfig`] for a store without a schema of its own, an unknown one, or one that is switched off.
+pub fn schema_ddl(store: &str, schema: Option<&str>) -> Result<String, StoreError> {
+    match store {
+        "memory" | "sqlite" if schema.is_some() => Err(StoreError::refused(
+            ErrorKind::InvalidConfig,
+            format!("the {store} store has no schemas to choose from"),
+        )),
+        #[cfg(feature = "sqlite")]
+        "sqlite" => Ok(lock_sqlite::SqliteLocks::ddl().to_owned()),
+        #[cfg(feature = "postgres")]
+        "postgres" | "postgresql" => lock_postgres::PostgresLocks::ddl(schema.unwrap_or("leasehold")),
+        "memory" => Err(StoreError::refused(ErrorKind::InvalidConfig, "the memory store needs no schema")),
+        other => Err(not_here(other)),
+    }
+}
+
+fn scheme(url: &str) -> Result<String, StoreError> {
+    match url.split_once(':') {
+        Some((scheme, _)) if !scheme.is_empty() && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+') => {
+            Ok(scheme.to_ascii_lowercase())
+        }
+        // The text may be a mangled URL with a password in it: it is not repeated.
+        _ => {
+            let message = format!("a store is named by a URL such as {}", examples());
+            Err(StoreError::refused(ErrorKind::InvalidConfig, message))
+        }
+    }
+}
+
+/// Why a scheme leads nowhere: its feature is off, or nobody knows it.
+fn not_here(scheme: &str) -> StoreError {
+    let known = STORES.iter().find(|store| store.schemes.contains(&scheme)).and_then(|store| store.feature);
+    let message = match known {
+        Some(feature) => format!("{scheme}: is not in this build: switch on the feature \"{feature}\" of leasehold"),
+        None => format!("{scheme}: is no store that leasehold knows; it knows {}", examples()),
+    };
+    StoreError::refused(ErrorKind::InvalidConfig, message)
+}
+
+fn examples() -> String {
+    STORES.map(|store| store.example).join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_unknown_scheme_is_told_what_is_known() {
+        let error = connect("carrier-pigeon://user:secret@loft").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+        let text = error.to_string();
+        assert!(text.contains("sqlite:/") && !text.contains("secret"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_url_is_not_repeated() {
+        for bad in ["", "secret", "://secret", "user secret@host:5432"] {
+            let error = connect(bad).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{bad:?}");
+            assert!(!error.to_string().contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_schema_is_printed_or_it_is_said_why_not() {
+        assert!(schema_ddl("memory", None).is_err());
+        #[cfg(feature = "sqlite")]
+        {
+            assert!(schema_ddl("sqlite", None).unwrap().contains("CREATE TABLE"));
+            assert!(schema_ddl("sqlite", Some("x")).is_err(), "it would be ignored");
+        }
+        #[cfg(feature = "postgres")]
+        {
+            assert!(schema_ddl("postgres", Some("my locks")).unwrap().contains("\"my locks\".\"locks\""));
+            assert!(schema_ddl("postgres", Some("")).is_err());
+        }
+    }
+
+    #[cfg(not(feature = "postgres"))]
+    #[tokio::test]
+    async fn a_store_that_is_switched_off_names_its_feature() {
+        let error = connect("postgres://user:secret@host/db").await.unwrap_err();
+        assert!(error.to_string().contains("feature \"postgres\""), "{error}");
+    }
+}

@@ -1,0 +1,44 @@
+//! Distributed locks over many stores: leases you can trust, fences that bite.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use leasehold::prelude::*;
+//! use std::time::Duration;
+//!
+//! // Or sqlite:/var/lib/app/locks.db, or postgres://app@db/prod
+//! let locks = leasehold::connect("memory:").await?;
+//!
+//! let done = locks
+//!     .lock("invoice-42")
+//!     .ttl(Duration::from_secs(15))
+//!     .wait_at_most(Duration::from_secs(5))
+//!     .run(|lease| async move { charge(lease.token()).await })
+//!     .await?; // Err: busy (who), lost (why), store (may it have been applied?)
+//! # async fn charge(token: FencingToken) {}
+//! # Ok(()) }
+//! ```
+//!
+//! # Stores
+//!
+//! | URL | feature | what it is for |
+//! |---|---|---|
+//! | `memory:` | always there | one process: tests, and programs that may grow |
+//! | `sqlite:PATH` | `sqlite` (default) | the processes of one host, without a server |
+//! | `postgres://…` | `postgres` | many hosts, with the database that is there anyway |
+//!
+//! Each feature pulls in its own store and driver only. Every store crate is there under its own name as well
+//! ([`sqlite`], [`postgres`]), for what a URL can't say: the application's own pool, a schema, a retention.
+
+mod connect;
+
+pub use connect::{connect, schema_ddl};
+pub use lock_core::*;
+#[cfg(feature = "postgres")]
+pub use lock_postgres as postgres;
+#[cfg(feature = "sqlite")]
+pub use lock_sqlite as sqlite;
+
+/// What most programs need.
+pub mod prelude {
+    pub use lock_core::{FencingToken, Lease, LeaseGuard, LockError, Locks, LossReason};
+}
