@@ -1,0 +1,26 @@
+//! What the locks and the drivers tell of themselves (`-v`), on stderr.
+
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
+
+use crate::args::{LogFormat, Speech};
+
+/// Starts telling, as asked for.
+pub(crate) fn start(speech: &Speech) {
+    // Without -v, what went wrong is said by the command itself, once.
+    let (ours, drivers) = match speech.verbose {
+        0 => return,
+        1 => (LevelFilter::DEBUG, LevelFilter::WARN),
+        _ => (LevelFilter::TRACE, LevelFilter::DEBUG),
+    };
+    let crates = ["leasehold", "lock_core", "lock_sqlite", "lock_postgres"];
+    let which = Targets::new().with_default(drivers).with_targets(crates.map(|name| (name, ours)));
+    // Prints parameters of the URL that it doesn't know, values included: a misspelt password, for one.
+    let which = which.with_target("sqlx_postgres::options", LevelFilter::OFF);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let told = tracing_subscriber::registry().with(which);
+    match speech.log_format {
+        LogFormat::Text => told.with(lines).init(),
+        LogFormat::Json => told.with(lines.json()).init(),
+    }
+}
