@@ -1,0 +1,59 @@
+//! The project's own tasks: `cargo xtask --help`.
+
+#![forbid(unsafe_code)]
+// Tasks measure how long real programs take.
+#![allow(clippy::disallowed_methods)]
+
+mod packages;
+mod results;
+mod table;
+mod test;
+mod testbed;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Tasks of this project.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Set up what the tests need, run them all, and print the properties by store
+    ///
+    /// Works on a fresh Debian or Ubuntu machine with Rust and Docker: installs missing
+    /// packages (as root, or by sudo that asks for no password), makes images, and starts
+    /// the servers, which keep running afterwards. Without Docker it says so in one line
+    /// and runs the rest; where CI is set, it fails.
+    #[command(after_help = "Examples:\n  \
+        cargo xtask test                       everything\n  \
+        cargo xtask test -- grants::           the tests whose name contains grants::\n  \
+        LEASEHOLD_TEST_POSTGRES=postgres://me:pw@host/db cargo xtask test\n  \
+        LEASEHOLD_TEST_POSTGRES_IMAGE=postgres:18 cargo xtask test")]
+    Test {
+        /// Passed on to the test programs: a filter (one), and options such as --nocapture
+        #[arg(last = true)]
+        filters: Vec<String>,
+    },
+    /// Start, list and remove the servers that the tests run against
+    Testbed {
+        #[command(subcommand)]
+        action: testbed::Action,
+    },
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().task {
+        Task::Test { filters } => test::run(&filters),
+        Task::Testbed { action } => testbed::run(action),
+    };
+    outcome.unwrap_or_else(|message| {
+        eprintln!("error: {message}");
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,139 @@
+//! `cargo xtask test`: set up, run everything, print the table.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use crate::{packages, results::Results, table};
+
+/// Tells the conformance suite where to write its result files.
+const RESULTS_VARIABLE: &str = "LEASEHOLD_CONFORMANCE_RESULTS";
+
+pub(crate) fn run(filters: &[String]) -> Result<ExitCode, String> {
+    packages::install_missing()?;
+    let servers_missing = start_servers()?;
+
+    let directory = results_directory();
+    clear(&directory)?;
+    let tests = cargo_test(&directory, filters)?;
+
+    let results = Results::read(&directory)?;
+    println!("\n{}", table::report(&results));
+    // Again, because what was printed before the tests has scrolled away.
+    if let Some(line) = servers_missing {
+        println!("{line}");
+    } else {
+        println!("the servers keep running: cargo xtask testbed down removes them");
+    }
+    Ok(verdict(tests, &results))
+}
+
+/// Starts the servers; where some can't be had, the answer is a line that says so.
+fn start_servers() -> Result<Option<String>, String> {
+    eprintln!("xtask: starting the servers; where an image is missing, that takes minutes once");
+    let began = Instant::now();
+    let mut missing: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for (name, server) in testbed::up() {
+        match server {
+            Ok(server) => {
+                eprintln!("xtask: {name} is ready at {} after {:.1?}", server.host_port(), began.elapsed())
+            }
+            Err(reason) => missing.entry(reason.to_string()).or_default().push(name),
+        }
+    }
+    let Some(line) = missing_line(&missing) else {
+        return Ok(None);
+    };
+    if in_ci() {
+        return Err(format!("{line} (a failure, because CI is set)"));
+    }
+    eprintln!("xtask: {line}");
+    Ok(Some(line))
+}
+
+/// One line, whatever is missing: each reason, and the stores whose properties it costs.
+fn missing_line(missing: &BTreeMap<String, Vec<&str>>) -> Option<String> {
+    let parts: Vec<String> = missing
+        .iter()
+        .map(|(reason, stores)| {
+            format!("{reason}; therefore not run: every property that needs a server of {}", stores.join(", "))
+        })
+        .collect();
+    (!parts.is_empty()).then(|| parts.join(" | "))
+}
+
+/// The exit code of the tests.
+fn cargo_test(directory: &Path, filters: &[String]) -> Result<u8, String> {
+    // The cargo that runs us, and with it the same toolchain.
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
+    eprintln!("xtask: cargo test --workspace --all-features");
+    let status = Command::new(cargo)
+        // One failure must not leave the rest of the table empty.
+        .args(["test", "--workspace", "--all-features", "--no-fail-fast", "--"])
+        .args(filters)
+        .current_dir(root())
+        .env(RESULTS_VARIABLE, directory)
+        .status()
+        .map_err(|error| format!("can't run cargo test: {error}"))?;
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
+}
+
+/// The tests' exit code, and a failure where the results know of one that it hides.
+fn verdict(tests: u8, results: &Results) -> ExitCode {
+    let hidden = results.any_failed() || !results.unreadable.is_empty();
+    if tests == 0 && hidden {
+        return ExitCode::FAILURE;
+    }
+    ExitCode::from(tests)
+}
+
+fn clear(directory: &Path) -> Result<(), String> {
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => fs::create_dir_all(directory),
+    }
+    .map_err(|error| format!("can't clear {}: {error}", directory.display()))
+}
+
+fn results_directory() -> PathBuf {
+    // Absolute, since test programs run in the directories of their crates.
+    std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| root().join("target"), |target| root().join(target))
+        .join("conformance")
+}
+
+fn root() -> PathBuf {
+    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
+    xtask.parent().unwrap_or(xtask).to_owned()
+}
+
+/// Whether this is a CI run, by the variable that CI systems set.
+fn in_ci() -> bool {
+    std::env::var("CI").is_ok_and(|value| !matches!(value.as_str(), "" | "0" | "false"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_reason_for_two_stores_is_said_once() {
+        let missing = BTreeMap::from([("Docker is missing: install it".to_owned(), vec!["postgres", "redis"])]);
+        assert_eq!(
+            missing_line(&missing).as_deref(),
+            Some(
+                "Docker is missing: install it; therefore not run: every property that needs a server of \
+                 postgres, redis"
+            )
+        );
+    }
+
+    #[test]
+    fn nothing_missing_needs_no_line() {
+        assert_eq!(missing_line(&BTreeMap::new()), None);
+    }
+}
