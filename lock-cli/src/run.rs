@@ -101,23 +101,28 @@ pub(crate) async fn run(task: &Run, voice: Voice) -> Result<u8, Failure> {
     })
 }
 
-/// Acquires as asked for. The first attempt is a contact with the store and has its time; a waiter then goes on
-/// through outages.
+/// Acquires as asked for. The first attempt is a contact with the store and has its time; who waits then goes on
+/// through outages, and through a store that stumbles at that attempt: it was there a moment ago, when we connected.
 async fn acquire(task: &Run, url: &str, locks: &Locks, voice: Voice) -> Result<Result<LeaseGuard, Busy>, Failure> {
     let begun = SystemClock.now();
     let lock = wish(task, locks);
-    let busy = match store::within(url, lock.clone().no_wait().acquire()).await? {
-        Ok(guard) => return Ok(Ok(guard)),
-        Err(LockError::Busy(busy)) => busy,
-        Err(error) => return Err(failure(task, error)),
+    let left = || {
+        let passed = SystemClock.now().since(begun);
+        if task.no_wait { Some(Duration::ZERO) } else { task.wait.map(|wait| wait.saturating_sub(passed)) }
     };
-    let passed = SystemClock.now().since(begun);
-    let left = if task.no_wait { Some(Duration::ZERO) } else { task.wait.map(|wait| wait.saturating_sub(passed)) };
-    if left.is_some_and(|left| left.is_zero()) {
-        return Ok(Err(Busy { waited: Duration::ZERO, ..busy }));
+    let may_wait = || left().is_none_or(|left| !left.is_zero());
+    match store::within(url, lock.clone().no_wait().acquire()).await {
+        Ok(Ok(guard)) => return Ok(Ok(guard)),
+        Ok(Err(LockError::Busy(busy))) if may_wait() => voice.note(&waiting_line(&busy)),
+        Ok(Err(LockError::Busy(busy))) => return Ok(Err(Busy { waited: Duration::ZERO, ..busy })),
+        Ok(Err(LockError::Store(error))) if error.is_transient() && may_wait() => {
+            voice.note(&format!("waiting for \"{}\": {error}", task.name));
+        }
+        Ok(Err(error)) => return Err(failure(task, error)),
+        Err(silence) if may_wait() => voice.note(&format!("waiting for \"{}\": {}", task.name, silence.message)),
+        Err(silence) => return Err(silence),
     }
-    voice.note(&waiting_line(&busy));
-    let waiting = match left {
+    let waiting = match left() {
         Some(left) => lock.wait_at_most(left),
         None => lock,
     };

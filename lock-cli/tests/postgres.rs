@@ -89,6 +89,28 @@ async fn a_store_out_of_reach_ends_the_command_before_its_lease_and_a_short_outa
     assert!(took < Duration::from_secs(6), "{took:?}");
 }
 
+/// A disk that stalls, a table that is being backed up: the store is there, and answers later.
+async fn who_waits_goes_on_when_the_store_stumbles_at_the_first_attempt() {
+    let server = testbed::postgres_private().unwrap();
+    let stage = Stage::on(server.url().to_owned());
+    assert_eq!(code(&stage.run("", "exit 0").output().unwrap()), 0);
+    let hold = format!(
+        "begin; select from leasehold.locks where name = '{}' for update; select pg_sleep(8); rollback",
+        stage.lock
+    );
+    thread::scope(|scope| {
+        scope.spawn(|| psql(&server, &hold));
+        let asleep = "select count(*) from pg_stat_activity where wait_event = 'PgSleep'";
+        until("the row is held", || psql(&server, asleep) == "1");
+        assert_eq!(code(&stage.run("-n", "touch ran").output().unwrap()), 69);
+        let waiter = stage.run("", "exit 3").output().unwrap();
+        assert_eq!(code(&waiter), 3, "{waiter:?}");
+        let told = String::from_utf8_lossy(&waiter.stderr).into_owned();
+        assert!(told.contains("waiting for") && told.contains("row"), "{told}");
+        assert!(!stage.path("ran").exists());
+    });
+}
+
 fn wall_micros() -> u64 {
     use leasehold::Clock;
     leasehold::SystemClock.wall_micros()
@@ -208,6 +230,7 @@ testbed::server_tests!(testbed::tests::private_postgres_can_be_had =>
     a_frozen_keepers_command_is_over_before_the_next_one_starts,
     a_store_out_of_reach_ends_the_command_before_its_lease_and_a_short_outage_does_not,
     tokens_rise_over_everything_that_can_happen_to_the_record,
+    who_waits_goes_on_when_the_store_stumbles_at_the_first_attempt,
     what_is_wrong_is_told_in_one_sentence_without_the_password,
     a_store_that_answers_too_late_is_left_without_a_lock_of_a_dead_process,
 );

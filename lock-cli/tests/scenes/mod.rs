@@ -2,7 +2,11 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
-use std::{fs, process::Child, time::Duration};
+use std::{
+    fs,
+    process::{Child, Output, Stdio},
+    time::Duration,
+};
 
 use nix::sys::signal::{Signal, killpg};
 
@@ -21,14 +25,15 @@ pub fn processes_count_without_losing_one(stage: &Stage, processes: usize, runs:
             .args(["-c", &line])
             .current_dir(stage.directory.path())
             .env("LEASEHOLD_STORE", &stage.store)
+            .stderr(Stdio::piped())
             .spawn()
             .unwrap()
     };
     let begun = now();
-    let mut all: Vec<Child> = (0..processes).map(start).collect();
-    for child in &mut all {
-        assert!(child.wait().unwrap().success());
-    }
+    let all: Vec<Child> = (0..processes).map(start).collect();
+    let ends: Vec<Output> = all.into_iter().map(|child| child.wait_with_output().unwrap()).collect();
+    let failed: Vec<&Output> = ends.iter().filter(|end| !end.status.success()).collect();
+    assert!(failed.is_empty(), "{failed:#?}");
     let sum = fs::read_to_string(stage.path("n")).unwrap();
     println!("{processes} processes x {runs} runs: the file says {} after {:.1?}", sum.trim(), passed(begun));
     assert_eq!(sum.trim(), (processes * runs).to_string());
