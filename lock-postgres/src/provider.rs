@@ -11,7 +11,7 @@ use std::{
 use async_trait::async_trait;
 use lock_core::{
     AcquireRequest, Acquired, Capabilities, ErrorKind, Grant, Held, KeptBy, ListRequest, LockName, LockProvider,
-    LockStatus, Operation, ReleaseRequest, Released, RenewRequest, Renewed, StoreError, Waiting, Wake, Watch,
+    LockStatus, Operation, ReleaseRequest, Released, RenewRequest, Renewed, StoreError, Waiting, Wake, Watch, in_waves,
 };
 use sqlx::{
     Arguments, Encode, Postgres, Type,
@@ -21,7 +21,7 @@ use sqlx::{
 use crate::{
     config::{Builder, Settings, Source},
     connections::{Connections, address},
-    group::{MOST, send_all},
+    group::{MOST, together},
     operation::Runner,
     rows::{self, column},
     schema,
@@ -317,15 +317,18 @@ impl LockProvider for PostgresLocks {
     }
 
     async fn acquire_many(&self, requests: &[AcquireRequest]) -> Vec<Result<Acquired, StoreError>> {
-        send_all(requests, self.capabilities(), |wave| async move { self.inner.acquire_wave(&wave).await }).await
+        let send = |wave: Vec<_>| async move { self.inner.acquire_wave(&wave).await };
+        in_waves(requests, self.capabilities(), |wave| together(wave, send)).await
     }
 
     async fn renew_many(&self, requests: &[RenewRequest]) -> Vec<Result<Renewed, StoreError>> {
-        send_all(requests, self.capabilities(), |wave| async move { self.inner.renew_wave(&wave).await }).await
+        let send = |wave: Vec<_>| async move { self.inner.renew_wave(&wave).await };
+        in_waves(requests, self.capabilities(), |wave| together(wave, send)).await
     }
 
     async fn release_many(&self, requests: &[ReleaseRequest]) -> Vec<Result<Released, StoreError>> {
-        send_all(requests, self.capabilities(), |wave| async move { self.inner.release_wave(&wave).await }).await
+        let send = |wave: Vec<_>| async move { self.inner.release_wave(&wave).await };
+        in_waves(requests, self.capabilities(), |wave| together(wave, send)).await
     }
 }
 

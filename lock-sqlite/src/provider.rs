@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 use lock_core::{
     AcquireRequest, Acquired, Capabilities, ErrorKind, ListRequest, LockName, LockProvider, LockStatus, Operation,
-    ReleaseRequest, Released, RenewRequest, Renewed, StoreError, Watch,
+    ReleaseRequest, Released, RenewRequest, Renewed, Request, StoreError, Watch,
 };
 
 use crate::{ledger::Ledger, row, store::Store, wake};
@@ -31,26 +31,6 @@ impl fmt::Debug for SqliteLocks {
     }
 }
 
-/// What all requests have: a lock, and a check that they can be kept.
-trait Request: Clone + Send + Sync + 'static {
-    fn name(&self) -> &LockName;
-    fn check(&self, can: &Capabilities) -> Result<(), StoreError>;
-}
-
-macro_rules! request {
-    ($($kind:ty),*) => {$(
-        impl Request for $kind {
-            fn name(&self) -> &LockName {
-                &self.name
-            }
-            fn check(&self, can: &Capabilities) -> Result<(), StoreError> {
-                <$kind>::check(self, can)
-            }
-        }
-    )*};
-}
-request!(AcquireRequest, RenewRequest, ReleaseRequest);
-
 /// What a plain read of the records can already answer.
 type Look<R, A> = fn(&Ledger, &R) -> Option<Result<A, StoreError>>;
 
@@ -60,7 +40,6 @@ impl SqliteLocks {
     /// What `first` can answer from a plain read isn't asked for under the write lock.
     async fn group<R: Request, A: Send + 'static>(
         &self,
-        operation: Operation,
         requests: &[R],
         first: Option<Look<R, A>>,
         judge: fn(&mut Ledger, &R) -> Result<A, StoreError>,
@@ -91,7 +70,7 @@ impl SqliteLocks {
         }
         let unanswered =
             || failure.clone().unwrap_or_else(|| StoreError::unknown(ErrorKind::Other, "the request got no answer"));
-        let place = |why: StoreError, request: &R| why.at(STORE, operation, Some(request.name()));
+        let place = |why: StoreError, request: &R| why.at(STORE, R::OPERATION, Some(request.name()));
         let answered = answers.into_iter().map(|answer| answer.unwrap_or_else(|| Err(unanswered())));
         answered.zip(requests).map(|(answer, request)| answer.map_err(|why| place(why, request))).collect()
     }
@@ -180,15 +159,15 @@ impl LockProvider for SqliteLocks {
     }
 
     async fn acquire_many(&self, requests: &[AcquireRequest]) -> Vec<Result<Acquired, StoreError>> {
-        self.group(Operation::Acquire, requests, Some(refused_by_a_look), Ledger::acquire).await
+        self.group(requests, Some(refused_by_a_look), Ledger::acquire).await
     }
 
     async fn renew_many(&self, requests: &[RenewRequest]) -> Vec<Result<Renewed, StoreError>> {
-        self.group(Operation::Renew, requests, None, Ledger::renew).await
+        self.group(requests, None, Ledger::renew).await
     }
 
     async fn release_many(&self, requests: &[ReleaseRequest]) -> Vec<Result<Released, StoreError>> {
-        self.group(Operation::Release, requests, None, Ledger::release).await
+        self.group(requests, None, Ledger::release).await
     }
 }
 
