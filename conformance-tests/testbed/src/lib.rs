@@ -20,38 +20,64 @@
 //!
 //! # Environment
 //!
+//! `…` stands for the name of a kind of server, in the table below.
+//!
 //! | variable | effect |
 //! |---|---|
-//! | `LEASEHOLD_TEST_POSTGRES` | URL of a server that runs already; faults answer [`Error::Unsupported`] |
-//! | `LEASEHOLD_TEST_POSTGRES_IMAGE` | another image than the project's own, such as `postgres:18` |
-//! | `LEASEHOLD_TEST_POSTGRES_PORT` | the port of the shared server on 127.0.0.1 (default 25432) |
-//! | `LEASEHOLD_TEST_PGBOUNCER…` | the same three for PgBouncer (default port 26432); the first is needed where `LEASEHOLD_TEST_POSTGRES` is set |
+//! | `LEASEHOLD_TEST_…` | URL of a server that runs already; faults answer [`Error::Unsupported`] |
+//! | `LEASEHOLD_TEST_…_PORT` | the first port of the shared server on 127.0.0.1 |
+//! | `LEASEHOLD_TEST_…_IMAGE` | another image than the project's own, such as `postgres:18` |
 //! | `LEASEHOLD_TEST_DEBIAN_MIRROR` | where `debootstrap` loads the base image from |
+//!
+//! | `…` | server | shared at 127.0.0.1 | another image |
+//! |---|---|---|---|
+//! | `POSTGRES` | [PostgreSQL](postgres) | 25432 | runs as it is |
+//! | `PGBOUNCER` | [PgBouncer](pgbouncer), needed where `LEASEHOLD_TEST_POSTGRES` is set | 26432 | runs as it is |
+//! | `REDIS` | [Redis](redis), alone, as a replica, or in a cluster | 25379 | ours is built on it; its `redis-server` runs |
+//! | `REDIS_SENTINEL` | [a sentinel](redis_sentinel_of) | not shared | that of `REDIS` |
+//! | `MONGO` | [a replica set of MongoDB](mongo) | 25017 to 25019 | ours is built on it; its `mongod` runs |
+//! | `MONGO_STANDALONE` | [one MongoDB](mongo_standalone) | 25117 | that of `MONGO` |
+//!
+//! User and password are `leasehold` and `leasehold` wherever there are any. Private servers take free ports from 27000
+//! to 32699. Servers that must reach one another (all but PostgreSQL) run in the host's network and listen on its
+//! loopback only.
 //!
 //! # Adding a kind of server
 //!
 //! One file like `src/postgres.rs`, one folder like `docker/postgres/`, one line in the
 //! table of `src/kind.rs`, and a pair of functions here. What stands before another server
-//! (`src/pgbouncer.rs`) names that one's kind in `before`.
+//! (`src/pgbouncer.rs`) names that one's kind in `before`. Kinds whose containers are made from one image
+//! (`src/mongo.rs`) share its `ImageKind`.
 
 #![forbid(unsafe_code)]
 // Library code of the project is handed its clock. The testbed waits for real processes,
 // on real time.
 #![allow(clippy::disallowed_methods)]
 
+mod address;
 mod command;
-mod containers;
+mod container;
 mod engine;
 mod error;
 mod image;
 mod kind;
+mod lock;
+mod mongo;
+mod mongod;
+mod overview;
 mod pgbouncer;
+mod ports;
 mod postgres;
+mod private;
+mod redis;
 mod server;
+mod shared;
 pub mod tests;
 
-pub use containers::{Status, down, status, up};
 pub use error::{Error, Missing};
+pub use mongo::MongoMembers;
+pub use overview::{Status, down, status, up};
+pub use redis::RedisCluster;
 pub use server::{PrivateServer, Server};
 
 /// Makes sure that the shared PostgreSQL server runs, and answers with it.
@@ -65,7 +91,7 @@ pub use server::{PrivateServer, Server};
 /// [`Missing`] says in one line what isn't there and what to do. It is remembered: the next
 /// call of the same process fails at once.
 pub fn postgres() -> Result<Server, Missing> {
-    containers::shared(&postgres::POSTGRES)
+    shared::shared(&postgres::POSTGRES)
 }
 
 /// Starts a PostgreSQL server for the caller alone, removed with its data on drop.
@@ -78,7 +104,7 @@ pub fn postgres() -> Result<Server, Missing> {
 /// [`Missing`] as in [`postgres`], and also when `LEASEHOLD_TEST_POSTGRES` points at a
 /// server that runs elsewhere: that one can't be had alone.
 pub fn postgres_private() -> Result<PrivateServer, Missing> {
-    containers::private(&postgres::POSTGRES)
+    private::private(&postgres::POSTGRES)
 }
 
 /// Makes sure that the shared PgBouncer runs before the shared PostgreSQL, and answers with it. Transaction mode, and
@@ -89,7 +115,7 @@ pub fn postgres_private() -> Result<PrivateServer, Missing> {
 /// [`Missing`] as in [`postgres`], and also when `LEASEHOLD_TEST_POSTGRES` points at a server that runs elsewhere and
 /// `LEASEHOLD_TEST_PGBOUNCER` at none before it.
 pub fn pgbouncer() -> Result<Server, Missing> {
-    containers::shared(&pgbouncer::PGBOUNCER)
+    shared::shared(&pgbouncer::PGBOUNCER)
 }
 
 /// Starts a PgBouncer before a PostgreSQL of the testbed, for the caller alone, removed on drop.
@@ -101,5 +127,104 @@ pub fn pgbouncer() -> Result<Server, Missing> {
 ///
 /// [`Missing`] as in [`postgres_private`].
 pub fn pgbouncer_before(server: &Server) -> Result<PrivateServer, Missing> {
-    containers::private_before(&pgbouncer::PGBOUNCER, server)
+    private::private_before(&pgbouncer::PGBOUNCER, server)
+}
+
+/// Makes sure that the shared Redis runs, and answers with it: every write is on the disk before its answer
+/// (`appendonly`, `appendfsync always`), nothing is evicted.
+///
+/// # Errors
+///
+/// [`Missing`] as in [`postgres`].
+pub fn redis() -> Result<Server, Missing> {
+    shared::shared(&redis::REDIS)
+}
+
+/// Starts a Redis for the caller alone, removed with its data on drop. It takes less than a second.
+///
+/// # Errors
+///
+/// [`Missing`] as in [`postgres_private`].
+pub fn redis_private() -> Result<PrivateServer, Missing> {
+    private::private(&redis::REDIS)
+}
+
+/// As [`redis_private`], with further settings as on the command line of `redis-server`, which outweigh the testbed's:
+/// `&["--appendonly", "no"]`.
+///
+/// # Errors
+///
+/// [`Missing`] as in [`postgres_private`], and where Redis refuses a setting.
+pub fn redis_private_with(settings: &[&str]) -> Result<PrivateServer, Missing> {
+    private::private_with(&redis::REDIS, settings)
+}
+
+/// Starts a replica of this Redis for the caller alone, removed on drop. It serves reads and has the primary's data when
+/// this answers.
+///
+/// # Errors
+///
+/// [`Missing`] as in [`postgres_private`], and where the primary is outside the testbed.
+pub fn redis_replica_of(primary: &Server) -> Result<PrivateServer, Missing> {
+    redis::replica_of(primary)
+}
+
+/// Starts a Redis Cluster of three nodes for the caller alone, removed on drop.
+///
+/// # Errors
+///
+/// [`Missing`] as in [`postgres_private`].
+pub fn redis_cluster() -> Result<RedisCluster, Missing> {
+    RedisCluster::start()
+}
+
+/// Starts a sentinel for the caller alone, removed on drop. It watches this primary under the name `leasehold`, knows the
+/// replicas that the primary serves when this is called, and promotes one about a second after the primary is gone.
+/// Replicas that come later it finds within 10 s. It asks for no password.
+///
+/// # Errors
+///
+/// [`Missing`] as in [`postgres_private`], and where the primary is outside the testbed.
+pub fn redis_sentinel_of(primary: &Server) -> Result<PrivateServer, Missing> {
+    redis::sentinel_of(primary)
+}
+
+/// Makes sure that the shared replica set of MongoDB runs, and answers with it: three members, with authentication, that
+/// elect a primary within two seconds or so.
+///
+/// Making its image fetches `mongod` with Python's pip.
+///
+/// # Errors
+///
+/// [`Missing`] as in [`postgres`].
+pub fn mongo() -> Result<Server, Missing> {
+    shared::shared(&mongo::REPLICA_SET)
+}
+
+/// Starts a replica set of MongoDB for the caller alone, removed with its data on drop. Faults of the server are faults
+/// of all three members; [`MongoMembers`] has those of one.
+///
+/// # Errors
+///
+/// [`Missing`] as in [`postgres_private`].
+pub fn mongo_private() -> Result<PrivateServer, Missing> {
+    private::private(&mongo::REPLICA_SET)
+}
+
+/// Makes sure that the shared MongoDB that is no replica set runs, and answers with it.
+///
+/// # Errors
+///
+/// [`Missing`] as in [`postgres`].
+pub fn mongo_standalone() -> Result<Server, Missing> {
+    shared::shared(&mongo::STANDALONE)
+}
+
+/// Starts a MongoDB that is no replica set for the caller alone, removed with its data on drop.
+///
+/// # Errors
+///
+/// [`Missing`] as in [`postgres_private`].
+pub fn mongo_standalone_private() -> Result<PrivateServer, Missing> {
+    private::private(&mongo::STANDALONE)
 }

@@ -1,18 +1,26 @@
 //! PgBouncer in transaction mode, before a PostgreSQL.
 
-use crate::kind::ServerKind;
-use crate::postgres::{POSTGRES, probe};
+use crate::image::{Given, ImageKind};
+use crate::kind::{Network, ServerKind};
+use crate::postgres::{POSTGRES, probe, url};
 
-pub(crate) const PGBOUNCER: ServerKind = ServerKind {
+const LOGIN: &[(&str, &str)] = &[("POSTGRES_USER", "leasehold"), ("POSTGRES_PASSWORD", "leasehold")];
+
+static IMAGE: ImageKind = ImageKind { name: "pgbouncer", arguments: LOGIN, given: Given::Runs, fetch: None };
+
+pub(crate) static PGBOUNCER: ServerKind = ServerKind {
     name: "pgbouncer",
-    // In the host's network: start.sh reads the port from the environment.
+    image: &IMAGE,
     inner_port: 6432,
-    outer_port: 26432,
-    env: &[("POSTGRES_USER", "leasehold"), ("POSTGRES_PASSWORD", "leasehold")],
+    outer_port: Some(26432),
+    ports: 1,
+    members: 1,
+    network: Network::Host,
+    env: LOGIN,
     command: &[],
     options: &[],
     prepare: &[],
-    url: POSTGRES.url,
+    url,
     // It asks for the password itself, whether the server behind it serves or not.
     probe,
     before: Some(&POSTGRES),

@@ -4,14 +4,24 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use crate::kind::ServerKind;
+use crate::image::{Given, ImageKind};
+use crate::kind::{Network, ServerKind};
 
-pub(crate) const POSTGRES: ServerKind = ServerKind {
+/// The variables of the official image; ours is built with the same.
+pub(crate) const LOGIN: &[(&str, &str)] =
+    &[("POSTGRES_USER", "leasehold"), ("POSTGRES_PASSWORD", "leasehold"), ("POSTGRES_DB", "leasehold")];
+
+static IMAGE: ImageKind = ImageKind { name: "postgres", arguments: LOGIN, given: Given::Runs, fetch: None };
+
+pub(crate) static POSTGRES: ServerKind = ServerKind {
     name: "postgres",
+    image: &IMAGE,
     inner_port: 5432,
-    outer_port: 25432,
-    // The variables of the official image; ours is built with the same.
-    env: &[("POSTGRES_USER", "leasehold"), ("POSTGRES_PASSWORD", "leasehold"), ("POSTGRES_DB", "leasehold")],
+    outer_port: Some(25432),
+    ports: 1,
+    members: 1,
+    network: Network::Published,
+    env: LOGIN,
     command: &[
         "postgres",
         "-c",
@@ -33,10 +43,14 @@ pub(crate) const POSTGRES: ServerKind = ServerKind {
         "--set=ON_ERROR_STOP=1",
         "--command=create extension if not exists pg_stat_statements",
     ]],
-    url: |address| format!("postgres://leasehold:leasehold@{address}/leasehold"),
+    url,
     probe,
     before: None,
 };
+
+pub(crate) fn url(address: &str) -> String {
+    format!("postgres://leasehold:leasehold@{address}/leasehold")
+}
 
 /// SQLSTATE of a server that is starting up, shutting down or recovering.
 const CANNOT_CONNECT_NOW: &[u8] = b"57P03";

@@ -1,18 +1,22 @@
 //! A server that runs, and the faults one can do to it.
 
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::ToSocketAddrs;
 use std::ops::Deref;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::Error;
+use crate::address::host_ports;
 use crate::command::docker;
+use crate::container;
 use crate::kind::ServerKind;
 
 /// Longer than any of these commands takes on a busy machine: they act on one container.
 const ACT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(50);
+/// How often a server that starts is looked at from outside, should it have ended.
+const LOOK: Duration = Duration::from_secs(1);
 /// One attempt to reach the server. A paused server takes the connection and says nothing.
 const ATTEMPT: Duration = Duration::from_millis(500);
 
@@ -24,18 +28,23 @@ const ATTEMPT: Duration = Duration::from_millis(500);
 pub struct Server {
     kind: &'static ServerKind,
     url: String,
-    host_port: String,
+    /// Of each member; a server that is one process is one.
+    host_ports: Vec<String>,
     container: Option<String>,
 }
 
 impl Server {
     pub(crate) fn in_container(kind: &'static ServerKind, container: String, port: u16) -> Self {
-        let host_port = format!("127.0.0.1:{port}");
-        Self { kind, url: (kind.url)(&host_port), host_port, container: Some(container) }
+        let host_ports: Vec<String> = (0..kind.members).map(|member| format!("127.0.0.1:{}", port + member)).collect();
+        Self { kind, url: (kind.url)(&host_ports.join(",")), host_ports, container: Some(container) }
     }
 
     pub(crate) fn outside(kind: &'static ServerKind, url: String) -> Self {
-        Self { kind, host_port: host_port(&url, kind.inner_port), url, container: None }
+        Self { kind, host_ports: host_ports(&url, kind.inner_port), url, container: None }
+    }
+
+    pub(crate) fn kind(&self) -> &'static ServerKind {
+        self.kind
     }
 
     /// The URL to connect to, with user and password.
@@ -43,15 +52,21 @@ impl Server {
         &self.url
     }
 
-    /// `host:port`, for proxies that stand between a client and the server.
+    /// `host:port`, for proxies that stand between a client and the server. The first one's where the server has several
+    /// members.
     pub fn host_port(&self) -> &str {
-        &self.host_port
+        self.host_ports.first().map_or("", String::as_str)
     }
 
-    /// The port on 127.0.0.1 of a server in a container.
+    /// `host:port` of each member; of a server that is one process, the only one.
+    pub fn host_ports(&self) -> &[String] {
+        &self.host_ports
+    }
+
+    /// The first port on 127.0.0.1 of a server in a container.
     pub(crate) fn port(&self) -> Option<u16> {
         self.container.as_ref()?;
-        self.host_port.rsplit_once(':')?.1.parse().ok()
+        self.host_port().rsplit_once(':')?.1.parse().ok()
     }
 
     /// Freezes the server: connections stay open, and nothing answers.
@@ -115,7 +130,8 @@ impl Server {
         docker(&args, ACT)
     }
 
-    /// Waits until the server serves clients. Works for servers outside the testbed too.
+    /// Waits until the server serves clients: for writing too, where it has several members. Works for servers outside
+    /// the testbed too.
     ///
     /// # Errors
     ///
@@ -132,7 +148,7 @@ impl Server {
             if Instant::now() >= deadline {
                 return Err(Error::NotReady {
                     server: self.kind.name,
-                    address: self.host_port.clone(),
+                    address: self.host_ports.join(","),
                     limit,
                     last: self.last_words(&error),
                 });
@@ -141,10 +157,35 @@ impl Server {
         }
     }
 
+    /// As [`Server::await_ready`], but doesn't wait for a container that has ended.
+    pub(crate) fn await_start(&self, limit: Duration) -> Result<(), Error> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Err(error) = self.await_ready(left.min(LOOK)) else {
+                return Ok(());
+            };
+            if Instant::now() >= deadline || self.state() == "exited" {
+                return Err(error);
+            }
+        }
+    }
+
+    /// Whether any member serves.
     fn probe(&self, limit: Duration) -> io::Result<()> {
-        let addresses: Vec<SocketAddr> = self.host_port.to_socket_addrs()?.collect();
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
-        for address in addresses {
+        for host_port in &self.host_ports {
+            match self.probe_member(host_port, limit) {
+                Ok(()) => return Ok(()),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    pub(crate) fn probe_member(&self, host_port: &str, limit: Duration) -> io::Result<()> {
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
+        for address in host_port.to_socket_addrs()? {
             match (self.kind.probe)(address, limit) {
                 Ok(()) => return Ok(()),
                 Err(error) => last = error,
@@ -158,9 +199,15 @@ impl Server {
         let Some(container) = &self.container else {
             return error.to_string();
         };
-        let state =
-            docker(&["inspect", "--format={{.State.Status}}", container], ACT).unwrap_or_else(|_| "gone".to_owned());
-        format!("{error}; the container is {}, see docker logs {container}", state.trim())
+        let state = self.state();
+        let log = if state == "exited" { log_end(container) } else { String::new() };
+        format!("{error}; the container is {state}, see docker logs {container} {log}")
+    }
+
+    /// The state of the container in Docker's words.
+    fn state(&self) -> String {
+        let found = self.container.as_deref().and_then(container::inspect);
+        found.map_or_else(|| "gone".to_owned(), |found| found.state)
     }
 
     fn act(&self, action: &str, command: &[&str]) -> Result<(), Error> {
@@ -193,65 +240,18 @@ impl Drop for PrivateServer {
     fn drop(&mut self) {
         if let Some(container) = &self.0.container {
             // What stays behind is removed by the next private server or by `down`.
-            let _ = docker(&["rm", "--force", "--volumes", container], ACT);
+            let _ = container::remove(container);
         }
     }
 }
 
-/// The `host:port` of a URL; the port is the server's usual one when it names none.
-fn host_port(url: &str, usual: u16) -> String {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let host = authority.rsplit('@').next().unwrap_or_default();
-    // The colons inside the brackets of an IPv6 address are no port.
-    let has_port =
-        host.rsplit_once(':').is_some_and(|(_, port)| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()));
-    if has_port { host.to_owned() } else { format!("{}:{usual}", host.trim_end_matches(':')) }
-}
-
-/// The URL without its password, for people to read.
-pub(crate) fn without_password(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else {
-        return url.to_owned();
-    };
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let (authority, tail) = rest.split_at(end);
-    match authority.rsplit_once('@') {
-        Some((login, host)) => {
-            let user = login.split(':').next().unwrap_or_default();
-            format!("{scheme}://{user}:***@{host}{tail}")
-        }
-        None => url.to_owned(),
-    }
+fn log_end(container: &str) -> String {
+    docker(&["logs", "--tail=3", container], ACT).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn host_and_port_of_a_url() {
-        for (url, expected) in [
-            ("postgres://u:p@db.example:6000/x?y=1", "db.example:6000"),
-            ("postgres://u:p@db.example/x", "db.example:5432"),
-            ("postgres://db.example", "db.example:5432"),
-            ("postgres://u:a@b@[::1]:6000/x", "[::1]:6000"),
-            ("postgres://[::1]/x", "[::1]:5432"),
-        ] {
-            assert_eq!(host_port(url, 5432), expected, "{url}");
-        }
-    }
-
-    #[test]
-    fn the_password_is_hidden() {
-        for (url, expected) in [
-            ("postgres://u:secret@h:1/x", "postgres://u:***@h:1/x"),
-            ("postgres://u:s@cret@h/x", "postgres://u:***@h/x"),
-            ("postgres://h/x", "postgres://h/x"),
-        ] {
-            assert_eq!(without_password(url), expected, "{url}");
-        }
-    }
 
     #[test]
     fn a_server_outside_the_testbed_cannot_be_faulted() {

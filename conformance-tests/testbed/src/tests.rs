@@ -8,17 +8,50 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
 
-use crate::Missing;
+use crate::{Missing, PrivateServer, Server};
 
 /// Whether a server of PostgreSQL can be had for a test alone, as [`crate::postgres_private`] gives.
 ///
 /// # Errors
 /// What is [`Missing`].
 pub fn private_postgres_can_be_had() -> Result<(), Missing> {
+    can_be_had("LEASEHOLD_TEST_POSTGRES", crate::postgres, crate::postgres_private)
+}
+
+/// Whether a Redis can be had for a test alone, as [`crate::redis_private`] gives; with it replicas, clusters and
+/// sentinels can.
+///
+/// # Errors
+/// What is [`Missing`].
+pub fn private_redis_can_be_had() -> Result<(), Missing> {
+    can_be_had("LEASEHOLD_TEST_REDIS", crate::redis, crate::redis_private)
+}
+
+/// Whether a replica set of MongoDB can be had for a test alone, as [`crate::mongo_private`] gives.
+///
+/// # Errors
+/// What is [`Missing`].
+pub fn private_mongo_can_be_had() -> Result<(), Missing> {
+    can_be_had("LEASEHOLD_TEST_MONGO", crate::mongo, crate::mongo_private)
+}
+
+/// Whether a single MongoDB can be had for a test alone, as [`crate::mongo_standalone_private`] gives.
+///
+/// # Errors
+/// What is [`Missing`].
+pub fn private_mongo_standalone_can_be_had() -> Result<(), Missing> {
+    can_be_had("LEASEHOLD_TEST_MONGO_STANDALONE", crate::mongo_standalone, crate::mongo_standalone_private)
+}
+
+fn can_be_had(
+    variable: &str,
+    shared: fn() -> Result<Server, Missing>,
+    private: fn() -> Result<PrivateServer, Missing>,
+) -> Result<(), Missing> {
     // Somebody's own server can't be had alone, which is told at once; otherwise the shared one says whether there are any.
-    match std::env::var_os("LEASEHOLD_TEST_POSTGRES") {
-        Some(url) if !url.is_empty() => crate::postgres_private().map(drop),
-        _ => crate::postgres().map(drop),
+    match std::env::var_os(variable) {
+        Some(url) if !url.is_empty() => private().map(drop),
+        _ => shared().map(drop),
     }
 }
 

@@ -1,0 +1,68 @@
+//! Servers for one caller.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::container::{self, Settings, Whose};
+use crate::kind::ServerKind;
+use crate::shared::{make_ready, not_started, remember, upstream};
+use crate::{Error, Missing, PrivateServer, Server, engine, ports};
+
+/// A server of this kind for one caller.
+pub(crate) fn private(kind: &'static ServerKind) -> Result<PrivateServer, Missing> {
+    started(kind, None, &[])
+}
+
+/// The same with further arguments of the kind's command.
+pub(crate) fn private_with(kind: &'static ServerKind, arguments: &[&str]) -> Result<PrivateServer, Missing> {
+    started(kind, None, arguments)
+}
+
+/// A server of this kind for one caller, before that one.
+pub(crate) fn private_before(kind: &'static ServerKind, server: &Server) -> Result<PrivateServer, Missing> {
+    started(kind, Some(upstream(kind, server)?), &[])
+}
+
+fn started(kind: &'static ServerKind, upstream: Option<u16>, arguments: &[&str]) -> Result<PrivateServer, Missing> {
+    if kind.given_url().is_some() {
+        // Not remembered: the shared server isn't missing.
+        return Err(Missing::new(
+            format!("no {} server of the test's own", kind.name),
+            format!("unset {} and have Docker running", kind.url_variable()),
+        ));
+    }
+    let image = remember(kind, || {
+        engine::ready()?;
+        let image = kind.image.name()?;
+        kind.image.provide(&image)?;
+        container::remove_orphans();
+        Ok(image)
+    })?;
+    // Ports that are free when we look can be taken when the server does, so more than once.
+    let mut last = None;
+    for _ in 0..3 {
+        match start(kind, &image, upstream, arguments) {
+            Ok(server) => return Ok(server),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.map_or_else(|| Missing::new("no server was tried", "try again"), |error| not_started(kind, &error)))
+}
+
+fn start(
+    kind: &'static ServerKind,
+    image: &str,
+    upstream: Option<u16>,
+    arguments: &[&str],
+) -> Result<PrivateServer, Error> {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let owner = std::process::id();
+    let name = format!("{}-{owner}-{}", kind.container(), COUNT.fetch_add(1, Ordering::Relaxed));
+    // Chosen here and not by Docker, which would choose anew at each start.
+    let port = ports::free(kind.ports)?;
+    let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+    container::create(kind, &name, image, &Settings { port, upstream, arguments }, Whose::OfProcess(owner))?;
+    // Removed again by its drop when it doesn't get ready.
+    let server = PrivateServer(Server::in_container(kind, name, port));
+    make_ready(&server)?;
+    Ok(server)
+}
