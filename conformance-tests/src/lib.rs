@@ -71,7 +71,7 @@
 //! # What a run promises
 //!
 //! - Names are random for each property and run, so properties run at the same time on one store, eight at once. Those
-//!   that disturb others (wiping, cutting, counting) run alone. Each has 60 seconds.
+//!   that disturb others (wiping, cutting, counting) run alone. Each has three minutes.
 //! - "Never before" is strict: measured from the earliest moment the store can have counted from, so that a slow
 //!   machine can neither hide a violation nor make one up. "Soon after" is generous, ten seconds.
 //! - A store that isn't there ignores everything, with one line that says why. With `CI` set it fails the run.

@@ -1,0 +1,71 @@
+//! Locks in Redis: leases, fencing tokens, wake-ups by event; on one server, in a cluster, behind sentinels.
+//!
+//! ```no_run
+//! # async fn example(manager: redis::aio::ConnectionManager, client: redis::Client) -> Result<(), lock_core::StoreError> {
+//! use lock_redis::RedisLocks;
+//!
+//! let locks = RedisLocks::connect("redis://app:secret@localhost/0").await?;
+//! // Or over the application's own connection; waiters hear of releases at that server:
+//! let locks = RedisLocks::builder(manager).listen_with(&client).prefix("locks:").build().await?;
+//! # Ok(()) }
+//! ```
+//!
+//! # What it offers
+//!
+//! Exclusive leases, one hash for each lock (`leasehold:{name}`), one Lua script for each operation or group of
+//! operations. How long a grant that was told survives is the server's own configuration, which is read at the connect:
+//! [`Capabilities::durability`](lock_core::Capabilities) is `Durable` with `appendonly yes`, `appendfsync always` and no
+//! replicas, and `Volatile` otherwise. Tokens rise even if the server comes back empty, as long as its clock goes on.
+//! Waiters are woken by `PUBLISH`, which is sent only for locks that somebody waits for.
+//!
+//! # URLs
+//!
+//! | | |
+//! |---|---|
+//! | `redis://user:password@host:port/database` | one server; `rediss://` over TLS, `redis+unix:///path?db=0` by its socket |
+//! | `redis-cluster://user:password@a:port,b:port` | a cluster, through any of these nodes; `rediss-cluster://` |
+//! | `redis-sentinel://user:password@a:port,b:port/database?sentinelServiceName=name` | the primary that sentinels tell; `sentinelUsername` and `sentinelPassword` are for the sentinels, the others for the primary; `rediss-sentinel://` |
+//!
+//! `?leasehold_prefix=…` names what all keys begin with. Over TLS a server must prove who it is, by the system's
+//! authorities or those of the file in `SSL_CERT_FILE`. If the application has set no default for rustls' cryptography,
+//! the first connection over TLS makes it ring.
+//!
+//! # Connections
+//!
+//! One for all commands and one more that listens while somebody waits. A connection that is cut silently is noticed
+//! within [`Builder::operation_timeout`] by an operation, and within about twenty seconds by the one that listens, which
+//! then wakes everybody.
+//!
+//! # Limits
+//!
+//! - Redis 6 or later (tested on 7.0). A server that may evict locks is refused ([`Builder::allow_eviction`]), a replica too.
+//! - A fail-over to a replica may lose the last grants: two may then believe until the first one's next renewal, and
+//!   tokens still rise if the clocks of the two servers agree.
+//! - The server's wall clock decides. It may step by up to the grace ([`Builder::grace`]).
+//! - No shared locks, semaphores, queueing in order or ticks yet.
+
+pub use redis;
+
+mod config;
+mod connect;
+mod door;
+mod error;
+mod keys;
+mod link;
+mod list;
+mod node;
+mod operation;
+mod provider;
+pub mod redlock;
+mod replies;
+mod scripts;
+mod sentinel;
+mod server;
+mod source;
+mod tls;
+mod wake;
+
+pub use config::Builder;
+pub use provider::RedisLocks;
+pub use redlock::Redlock;
+pub use source::Source;

@@ -1,0 +1,65 @@
+//! The scripts, and a call of one of them.
+
+use std::sync::LazyLock;
+
+use redis::Cmd;
+
+/// A script that servers keep under its hash.
+#[derive(Debug)]
+pub(crate) struct Script {
+    text: &'static str,
+    hash: String,
+}
+
+impl Script {
+    pub(crate) fn new(text: &'static str) -> Self {
+        Self { text, hash: redis::Script::new(text).get_hash().to_owned() }
+    }
+}
+
+macro_rules! scripts {
+    ($($(#[$doc:meta])* $name:ident = $file:literal;)*) => {$(
+        $(#[$doc])*
+        pub(crate) static $name: LazyLock<Script> = LazyLock::new(|| {
+            Script::new(concat!(include_str!("lua/record.lua"), include_str!(concat!("lua/", $file))))
+        });
+    )*};
+}
+scripts! {
+    ACQUIRE = "acquire.lua";
+    RENEW = "renew.lua";
+    RELEASE = "release.lua";
+    FORCE_RELEASE = "force_release.lua";
+    INSPECT = "inspect.lua";
+    PROBE = "probe.lua";
+}
+
+/// A script with what it works on. The keys are of one slot where the server is part of a cluster.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) script: &'static Script,
+    pub(crate) keys: Vec<Vec<u8>>,
+    pub(crate) arguments: Vec<Vec<u8>>,
+}
+
+impl Call {
+    pub(crate) fn new(script: &'static Script, keys: Vec<Vec<u8>>, arguments: Vec<Vec<u8>>) -> Self {
+        Self { script, keys, arguments }
+    }
+
+    /// For a server that knows the script: `EVALSHA`.
+    pub(crate) fn by_hash(&self) -> Cmd {
+        self.command("EVALSHA", &self.script.hash)
+    }
+
+    /// For a server that doesn't (a new one, after `SCRIPT FLUSH`, after a fail-over): `EVAL`, which makes it known.
+    pub(crate) fn by_text(&self) -> Cmd {
+        self.command("EVAL", self.script.text)
+    }
+
+    fn command(&self, command: &str, script: &str) -> Cmd {
+        let mut call = redis::cmd(command);
+        call.arg(script).arg(self.keys.len()).arg(&self.keys).arg(&self.arguments);
+        call
+    }
+}
