@@ -1,0 +1,190 @@
+//! The provider: requests become commands, records become answers.
+
+use std::{fmt, num::NonZeroUsize, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use lock_core::{
+    AcquireRequest, Acquired, Capabilities, Durability, ErrorKind, KeptBy, ListRequest, LockName, LockProvider,
+    LockStatus, Operation, ReleaseRequest, Released, RenewRequest, Renewed, StoreError, Wake, Watch, in_waves,
+};
+use mongodb::{
+    bson::{Bson, doc},
+    options::ReturnDocument,
+};
+
+use crate::{
+    config::{Builder, Settings, Source},
+    group::MOST,
+    leases::{Leases, fresh, in_doubt},
+    operation::{Change, Query},
+    pipelines::page,
+    records::{self, Record, millis},
+    schema::{self, Kind},
+    sweep::Sweeper,
+    wake::{Shutdown, Wakes},
+};
+
+/// How many locks a page of a list has at most.
+const LONGEST_PAGE: u32 = 1000;
+
+/// Locks in a MongoDB collection. Clones share their connections.
+#[derive(Clone)]
+pub struct MongoLocks {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    leases: Leases,
+    capabilities: Capabilities,
+    wakes: Arc<Wakes>,
+    _shutdown: Shutdown,
+    server: String,
+}
+
+impl MongoLocks {
+    /// Connects by URL, with the defaults of [`Builder`]: `mongodb://user:password@host1,host2/database?replicaSet=set`
+    /// or `mongodb+srv://…`.
+    ///
+    /// # Errors
+    /// As [`Builder::build`].
+    pub async fn connect(url: &str) -> Result<Self, StoreError> {
+        Self::builder(url).build().await
+    }
+
+    /// Sets a provider up, from a URL or from the application's own client or database.
+    ///
+    /// The application's client shares its connections with it: see the [crate] for what its options should be.
+    pub fn builder(source: impl Into<Source>) -> Builder {
+        Builder::new(source.into())
+    }
+
+    pub(crate) async fn start(settings: Settings) -> Result<Self, StoreError> {
+        let server = settings.server.clone();
+        let (grace, retention, poll_interval) = (settings.grace, settings.retention, settings.poll_interval);
+        let (clock, create_index) = (Arc::clone(&settings.clock), settings.create_index);
+        let (runner, kind) = schema::open(settings).await?;
+        let runner = Arc::new(runner);
+        let wakes = Wakes::new(&runner);
+
+        let mut capabilities = Capabilities::new("mongo");
+        // Every grant is told when a majority has it in its journal; on a standalone, when the one server has.
+        capabilities.durability = Durability::Durable;
+        capabilities.ttl.granularity = Duration::from_millis(1);
+        capabilities.grace = grace;
+        capabilities.wake = if kind == Kind::Standalone { Wake::Poll(poll_interval) } else { Wake::Event };
+        capabilities.minimum_hold = KeptBy::Store;
+        capabilities.grouping = NonZeroUsize::new(MOST);
+        Ok(Self {
+            inner: Arc::new(Inner {
+                leases: Leases { runner, sweeper: Sweeper::new(clock.now(), create_index), grace, retention },
+                capabilities,
+                _shutdown: Shutdown(Arc::clone(&wakes)),
+                wakes,
+                server,
+            }),
+        })
+    }
+}
+
+impl Inner {
+    async fn inspect(&self, name: &LockName) -> Result<Option<LockStatus>, StoreError> {
+        let found = self.leases.runner.read(Query { filter: doc! { "_id": name.as_str() }, most: 1 }).await?;
+        found.first().map(|fields| Record::new(fields).status()).transpose()
+    }
+
+    async fn list(&self, request: &ListRequest) -> Result<Vec<LockStatus>, StoreError> {
+        let filter = page(&request.prefix, request.after.as_ref());
+        let found = self.leases.runner.read(Query { filter, most: request.limit.clamp(1, LONGEST_PAGE) }).await?;
+        found.iter().map(|fields| Record::new(fields).status()).collect()
+    }
+
+    async fn force_release(&self, name: &LockName) -> Result<bool, StoreError> {
+        let change = Change {
+            filter: self.leases.runner.pipelines.taken(name),
+            pipeline: Arc::clone(&self.leases.runner.pipelines.force_release),
+            variables: doc! { "retention": millis(self.leases.retention), "change": fresh() },
+            upsert: false,
+            // As it was.
+            returned: ReturnDocument::Before,
+        };
+        let done = self.leases.runner.change(change).await?;
+        let Some(before) = done.found else {
+            return if done.in_doubt { Err(in_doubt("it is nobody's any more")) } else { Ok(false) };
+        };
+        let owned = matches!(before.get("owner"), Some(Bson::String(_)));
+        Ok(owned && Record::new(&before).expires_in().map_or(true, |left| !left.is_zero()))
+    }
+}
+
+#[async_trait]
+impl LockProvider for MongoLocks {
+    fn capabilities(&self) -> &Capabilities {
+        &self.inner.capabilities
+    }
+
+    async fn acquire(&self, request: &AcquireRequest) -> Result<Acquired, StoreError> {
+        only(self.acquire_many(std::slice::from_ref(request)).await)
+    }
+
+    async fn renew(&self, request: &RenewRequest) -> Result<Renewed, StoreError> {
+        only(self.renew_many(std::slice::from_ref(request)).await)
+    }
+
+    async fn release(&self, request: &ReleaseRequest) -> Result<Released, StoreError> {
+        only(self.release_many(std::slice::from_ref(request)).await)
+    }
+
+    async fn watch(&self, name: &LockName) -> Result<Watch, StoreError> {
+        let watch = match self.inner.capabilities.wake {
+            Wake::Poll(every) => {
+                let message =
+                    format!("a standalone server has no change streams to wake a waiter; ask every {every:?}");
+                Err(StoreError::refused(ErrorKind::Unsupported, message))
+            }
+            _ => self.inner.wakes.watch(name).await,
+        };
+        watch.map_err(|error| error.at("mongo", Operation::Watch, Some(name)))
+    }
+
+    async fn inspect(&self, name: &LockName) -> Result<Option<LockStatus>, StoreError> {
+        self.inner.inspect(name).await.map_err(|error| error.at("mongo", Operation::Inspect, Some(name)))
+    }
+
+    async fn list(&self, request: &ListRequest) -> Result<Vec<LockStatus>, StoreError> {
+        self.inner.list(request).await.map_err(|error| error.at("mongo", Operation::List, None))
+    }
+
+    async fn force_release(&self, name: &LockName) -> Result<bool, StoreError> {
+        let done = self.inner.force_release(name).await;
+        done.map_err(|error| error.at("mongo", Operation::ForceRelease, Some(name)))
+    }
+
+    async fn acquire_many(&self, requests: &[AcquireRequest]) -> Vec<Result<Acquired, StoreError>> {
+        let send = |wave: Vec<_>| async move { self.inner.leases.acquire_wave(&wave).await };
+        in_waves(requests, self.capabilities(), send).await
+    }
+
+    async fn renew_many(&self, requests: &[RenewRequest]) -> Vec<Result<Renewed, StoreError>> {
+        let send = |wave: Vec<_>| async move { self.inner.leases.renew_wave(&wave).await };
+        in_waves(requests, self.capabilities(), send).await
+    }
+
+    async fn release_many(&self, requests: &[ReleaseRequest]) -> Vec<Result<Released, StoreError>> {
+        let send = |wave: Vec<_>| async move { self.inner.leases.release_wave(&wave).await };
+        in_waves(requests, self.capabilities(), send).await
+    }
+}
+
+impl fmt::Debug for MongoLocks {
+    /// Without user and password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MongoLocks")
+            .field("server", &self.inner.server)
+            .field("collection", &self.inner.leases.runner.collection.namespace().to_string())
+            .finish_non_exhaustive()
+    }
+}
+
+fn only<A>(answers: Vec<Result<A, StoreError>>) -> Result<A, StoreError> {
+    answers.into_iter().next().unwrap_or_else(|| Err(records::corrupt("there was no answer")))
+}
