@@ -3,10 +3,21 @@
 use lock_core::{ErrorKind, Locks, MemoryLocks, StoreError};
 
 /// The stores of this crate: URL schemes, the word for the store, and the feature that brings it.
-const STORES: [Store; 3] = [
+const STORES: [Store; 6] = [
     Store { schemes: &["memory"], feature: None, example: "memory:" },
     Store { schemes: &["sqlite"], feature: Some("sqlite"), example: "sqlite:/var/lib/app/locks.db" },
     Store { schemes: &["postgres", "postgresql"], feature: Some("postgres"), example: "postgres://user@host/database" },
+    Store {
+        schemes: &["redis", "rediss", "redis-cluster", "rediss-cluster", "redis-sentinel", "rediss-sentinel"],
+        feature: Some("redis"),
+        example: "redis://host:6379",
+    },
+    Store { schemes: &["redlock", "redlocks"], feature: Some("redis"), example: "redlock://a:6379,b:6379,c:6379" },
+    Store {
+        schemes: &["mongodb", "mongodb+srv"],
+        feature: Some("mongo"),
+        example: "mongodb://user@host/database?replicaSet=name",
+    },
 ];
 
 struct Store {
@@ -30,6 +41,12 @@ pub async fn connect(url: &str) -> Result<Locks, StoreError> {
         "sqlite" => Ok(Locks::new(lock_sqlite::SqliteLocks::connect(url).await?)),
         #[cfg(feature = "postgres")]
         "postgres" | "postgresql" => Ok(Locks::new(lock_postgres::PostgresLocks::connect(url).await?)),
+        #[cfg(feature = "redis")]
+        "redlock" | "redlocks" => Ok(Locks::new(lock_redis::Redlock::connect(url).await?)),
+        #[cfg(feature = "redis")]
+        redis if redis.starts_with("redis") => Ok(Locks::new(lock_redis::RedisLocks::connect(url).await?)),
+        #[cfg(feature = "mongo")]
+        "mongodb" | "mongodb+srv" => Ok(Locks::new(lock_mongo::MongoLocks::connect(url).await?)),
         other => Err(not_here(other)),
     }
 }
@@ -48,7 +65,9 @@ pub fn schema_ddl(store: &str, schema: Option<&str>) -> Result<String, StoreErro
         "sqlite" => Ok(lock_sqlite::SqliteLocks::ddl().to_owned()),
         #[cfg(feature = "postgres")]
         "postgres" | "postgresql" => lock_postgres::PostgresLocks::ddl(schema.unwrap_or("leasehold")),
-        "memory" => Err(StoreError::refused(ErrorKind::InvalidConfig, "the memory store needs no schema")),
+        "memory" | "redis" | "redlock" => {
+            Err(StoreError::refused(ErrorKind::InvalidConfig, format!("the {store} store needs no schema")))
+        }
         other => Err(not_here(other)),
     }
 }

@@ -25,16 +25,23 @@
 //! | `memory:` | always there | one process: tests, and programs that may grow |
 //! | `sqlite:PATH` | `sqlite` (default) | the processes of one host, without a server |
 //! | `postgres://…` | `postgres` | many hosts, with the database that is there anyway |
+//! | `redis://…`, `redis-cluster://…`, `redis-sentinel://…` | `redis` | many hosts, fast; what survives a crash is up to the server's settings |
+//! | `redlock://A,B,C` | `redis` | a majority of independent Redis masters |
+//! | `mongodb://…` | `mongo` | many hosts, on a replica set by majority |
 //!
 //! Each feature pulls in its own store and driver only. Every store crate is there under its own name as well
-//! ([`sqlite`], [`postgres`]), for what a URL can't say: the application's own pool, a schema, a retention.
+//! ([`sqlite`], [`postgres`], [`redis`], [`mongo`]), for what a URL can't say: the application's own pool, a schema, a retention.
 
 mod connect;
 
 pub use connect::{connect, schema_ddl};
 pub use lock_core::*;
+#[cfg(feature = "mongo")]
+pub use lock_mongo as mongo;
 #[cfg(feature = "postgres")]
 pub use lock_postgres as postgres;
+#[cfg(feature = "redis")]
+pub use lock_redis as redis;
 #[cfg(feature = "sqlite")]
 pub use lock_sqlite as sqlite;
 

@@ -13,7 +13,7 @@ pub(crate) fn start(speech: &Speech) {
         1 => (LevelFilter::DEBUG, LevelFilter::WARN),
         _ => (LevelFilter::TRACE, LevelFilter::DEBUG),
     };
-    let crates = ["leasehold", "lock_core", "lock_sqlite", "lock_postgres"];
+    let crates = ["leasehold", "lock_core", "lock_sqlite", "lock_postgres", "lock_redis", "lock_mongo"];
     let which = Targets::new().with_default(drivers).with_targets(crates.map(|name| (name, ours)));
     // Prints parameters of the URL that it doesn't know, values included: a misspelt password, for one.
     let which = which.with_target("sqlx_postgres::options", LevelFilter::OFF);

@@ -14,7 +14,7 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
-use stage::{Stage, code, group_is_gone, now, one_line, passed, pause, until};
+use stage::{Stage, code, now, passed, pause, until};
 
 /// On the shared server, in a schema of this test's own.
 fn shared() -> Stage {
@@ -48,45 +48,13 @@ async fn a_frozen_keepers_command_is_over_before_the_next_one_starts() {
 async fn a_store_out_of_reach_ends_the_command_before_its_lease_and_a_short_outage_does_not() {
     let server = testbed::postgres_private().unwrap();
     let stage = Stage::on(server.url().to_owned());
-    let mut holder = stage.start("--ttl 6s", "trap '' TERM; echo $$; while :; do sleep 0.05; done");
-    let group = holder.pid();
-
-    // An outage of 1.9 s, begun at several points of the renewal's rhythm of some two seconds.
-    for part in 0..3 {
-        let renewed = stage.token_and_deadline();
-        stage.await_renewal(renewed);
-        let begun = now();
-        while passed(begun) < Duration::from_millis(600 * part) {
-            pause();
-        }
-        server.pause().unwrap();
-        let begun = now();
-        while passed(begun) < Duration::from_millis(1900) {
-            assert!(!group_is_gone(group), "ended after {:?} of the outage", passed(begun));
-            pause();
-        }
-        server.unpause().unwrap();
-        server.await_ready(Duration::from_secs(10)).unwrap();
-    }
-    println!("three outages of 1.9 s: nothing happened to the command");
-
-    let renewed = stage.token_and_deadline();
-    stage.await_renewal(renewed);
-    let last_good = format!(
-        "select (extract(epoch from expires_at) * 1e6)::bigint - 6000000 from leasehold.locks where name = '{}'",
+    let lease_end = format!(
+        "select (extract(epoch from expires_at) * 1e6)::bigint from leasehold.locks where name = '{}'",
         stage.lock
     );
-    // The last renewal that is good: whatever the server does until it stands still counts.
-    server.pause().unwrap();
-    until("the group is gone", || group_is_gone(group));
-    let gone_micros = wall_micros();
-    assert_eq!(holder.code(), 75);
-    server.unpause().unwrap();
-    server.await_ready(Duration::from_secs(10)).unwrap();
-    let renewed_micros: u64 = psql(&server, &last_good).parse().unwrap();
-    let took = Duration::from_micros(gone_micros - renewed_micros);
-    println!("the store out of reach: the group was gone {took:.2?} after the last good renewal");
-    assert!(took < Duration::from_secs(6), "{took:?}");
+    scenes::a_store_out_of_reach_ends_the_command_and_a_short_outage_does_not(&stage, &server, || {
+        psql(&server, &lease_end).parse().unwrap()
+    });
 }
 
 /// A disk that stalls, a table that is being backed up: the store is there, and answers later.
@@ -109,11 +77,6 @@ async fn who_waits_goes_on_when_the_store_stumbles_at_the_first_attempt() {
         assert!(told.contains("waiting for") && told.contains("row"), "{told}");
         assert!(!stage.path("ran").exists());
     });
-}
-
-fn wall_micros() -> u64 {
-    use leasehold::Clock;
-    leasehold::SystemClock.wall_micros()
 }
 
 async fn tokens_rise_over_everything_that_can_happen_to_the_record() {
@@ -159,16 +122,8 @@ async fn what_is_wrong_is_told_in_one_sentence_without_the_password() {
         ("a closed port", "postgres://leasehold:s3cret-word@127.0.0.1:1/x".to_owned(), "127.0.0.1:1"),
         ("an unknown host", "postgres://leasehold:s3cret-word@nowhere.invalid/x".to_owned(), "nowhere.invalid"),
     ];
-    for (what, url, named) in wrong {
-        let stage = Stage::on(url);
-        let begun = now();
-        let output = stage.run("", "touch ran").output().unwrap();
-        assert_eq!(code(&output), 69, "{what}: {output:?}");
-        assert!(passed(begun) < Duration::from_secs(5), "{what} took {:?}", passed(begun));
-        let line = one_line(&output);
-        println!("{what}, {:.2?}: {line}", passed(begun));
-        assert!(line.contains(named) && !line.contains("s3cret-word"), "{what}: {line}");
-        assert!(!stage.path("ran").exists());
+    for (what, url, named) in &wrong {
+        scenes::is_told_in_one_sentence(what, url, named);
     }
 }
 

@@ -8,9 +8,10 @@ use std::{
     time::Duration,
 };
 
+use leasehold::{Clock, SystemClock};
 use nix::sys::signal::{Signal, killpg};
 
-use crate::stage::{Stage, group_is_gone, now, passed};
+use crate::stage::{Stage, code, group_is_gone, now, one_line, passed, pause, until};
 
 /// The counter of `flock`'s fame: read, sleep, write. One lost update and the sum is short.
 pub fn processes_count_without_losing_one(stage: &Stage, processes: usize, runs: usize) {
@@ -81,4 +82,62 @@ pub fn a_frozen_keepers_command_is_over_before_the_next_one_starts(stage: &Stage
     println!("75 after {:.0?}", passed(continued));
     assert!(passed(continued) < Duration::from_secs(1), "{:?}", passed(continued));
     assert_eq!(other.code(), 0);
+}
+
+/// The store stands still, at first for a while that a lease outlasts, and then for good. `lease_end` asks it until when
+/// it would have kept the lease, in microseconds since the Unix epoch.
+pub fn a_store_out_of_reach_ends_the_command_and_a_short_outage_does_not(
+    stage: &Stage,
+    server: &testbed::Server,
+    lease_end: impl Fn() -> u64,
+) {
+    let mut holder = stage.start("--ttl 6s", "trap '' TERM; echo $$; while :; do sleep 0.05; done");
+    let group = holder.pid();
+
+    // An outage of 1.9 s, begun at several points of the renewal's rhythm of some two seconds.
+    for part in 0..3 {
+        let renewed = stage.token_and_deadline();
+        stage.await_renewal(renewed);
+        let begun = now();
+        while passed(begun) < Duration::from_millis(600 * part) {
+            pause();
+        }
+        server.pause().unwrap();
+        let begun = now();
+        while passed(begun) < Duration::from_millis(1900) {
+            assert!(!group_is_gone(group), "ended after {:?} of the outage", passed(begun));
+            pause();
+        }
+        server.unpause().unwrap();
+        server.await_ready(Duration::from_secs(10)).unwrap();
+    }
+    println!("three outages of 1.9 s: nothing happened to the command");
+
+    let renewed = stage.token_and_deadline();
+    stage.await_renewal(renewed);
+    // The last renewal that is good: whatever the server does until it stands still counts.
+    server.pause().unwrap();
+    until("the group is gone", || group_is_gone(group));
+    let gone_micros = SystemClock.wall_micros();
+    assert_eq!(holder.code(), 75);
+    server.unpause().unwrap();
+    server.await_ready(Duration::from_secs(30)).unwrap();
+    let took = Duration::from_micros(gone_micros - (lease_end() - 6_000_000));
+    println!("the store out of reach: the group was gone {took:.2?} after the last good renewal");
+    assert!(took < Duration::from_secs(6), "{took:?}");
+}
+
+/// A store that can't be had: exit 69 in under five seconds, one line that names what is wrong and no password, and
+/// the command was not started.
+pub fn is_told_in_one_sentence(what: &str, url: &str, named: &str) {
+    let stage = Stage::on(url.to_owned());
+    let begun = now();
+    let output = stage.run("", "touch ran").output().unwrap();
+    let took = passed(begun);
+    assert_eq!(code(&output), 69, "{what}: {output:?}");
+    assert!(took < Duration::from_secs(5), "{what} took {took:?}");
+    let line = one_line(&output);
+    println!("{what}, {took:.2?}: {line}");
+    assert!(line.contains(named) && !line.contains("s3cret-word"), "{what}: {line}");
+    assert!(!stage.path("ran").exists());
 }
