@@ -51,7 +51,8 @@ pub async fn connect(url: &str) -> Result<Locks, StoreError> {
     }
 }
 
-/// The statements that make what a store keeps its locks in, for an administrator to run; `schema` where it has one.
+/// The statements that make what a store keeps its locks in, for an administrator to run; `schema` where it has one (on
+/// MongoDB the collection).
 ///
 /// # Errors
 /// [`ErrorKind::InvalidConfig`] for a store without a schema of its own, an unknown one, or one that is switched off.
@@ -65,6 +66,8 @@ pub fn schema_ddl(store: &str, schema: Option<&str>) -> Result<String, StoreErro
         "sqlite" => Ok(lock_sqlite::SqliteLocks::ddl().to_owned()),
         #[cfg(feature = "postgres")]
         "postgres" | "postgresql" => lock_postgres::PostgresLocks::ddl(schema.unwrap_or("leasehold")),
+        #[cfg(feature = "mongo")]
+        "mongo" | "mongodb" => lock_mongo::MongoLocks::ddl(schema),
         "memory" | "redis" | "redlock" => {
             Err(StoreError::refused(ErrorKind::InvalidConfig, format!("the {store} store needs no schema")))
         }
@@ -87,7 +90,8 @@ fn scheme(url: &str) -> Result<String, StoreError> {
 
 /// Why a scheme leads nowhere: its feature is off, or nobody knows it.
 fn not_here(scheme: &str) -> StoreError {
-    let known = STORES.iter().find(|store| store.schemes.contains(&scheme)).and_then(|store| store.feature);
+    let named = |store: &&Store| store.schemes.contains(&scheme) || store.feature == Some(scheme);
+    let known = STORES.iter().find(named).and_then(|store| store.feature);
     let message = match known {
         Some(feature) => format!("{scheme}: is not in this build: switch on the feature \"{feature}\" of leasehold"),
         None => format!("{scheme}: is no store that leasehold knows; it knows {}", examples()),
@@ -133,6 +137,14 @@ mod tests {
             assert!(schema_ddl("postgres", Some("my locks")).unwrap().contains("\"my locks\".\"locks\""));
             assert!(schema_ddl("postgres", Some("")).is_err());
         }
+        #[cfg(feature = "mongo")]
+        {
+            assert!(schema_ddl("mongo", None).unwrap().contains("getCollection(\"leasehold_locks\")"));
+            assert!(schema_ddl("mongo", Some("my \"locks\"")).unwrap().contains("(\"my \\\"locks\\\"\")"));
+            assert!(schema_ddl("mongo", Some("")).is_err());
+        }
+        #[cfg(feature = "redis")]
+        assert!(schema_ddl("redis", None).unwrap_err().to_string().contains("needs no schema"));
     }
 
     #[cfg(not(feature = "postgres"))]

@@ -173,10 +173,10 @@ pub(crate) struct Release {
 
 #[derive(Debug, Args)]
 pub(crate) struct Schema {
-    /// Which kind of store: postgres or sqlite
+    /// Which kind of store: postgres, sqlite or mongo
     #[arg(value_name = "STORE")]
     pub(crate) kind: String,
-    /// The schema that is to hold the tables [default: the store's own]
+    /// The schema that is to hold the table, on MongoDB the collection [default: the store's own]
     #[arg(long, value_name = "NAME")]
     pub(crate) schema: Option<String>,
     #[command(flatten)]
@@ -187,8 +187,8 @@ pub(crate) struct Schema {
 
 #[derive(Debug, Args)]
 pub(crate) struct StoreArg {
-    /// Which store, e.g. sqlite:/var/lib/app/locks.db or postgres://app@db/prod [default: a SQLite file in your state
-    /// directory]
+    /// Which store, e.g. sqlite:/var/lib/app/locks.db, postgres://app@db/prod, redis://host, mongodb://host/db
+    /// [default: a SQLite file in your state directory]
     ///
     /// A password in it is hidden from `ps`; better still, keep it in LEASEHOLD_STORE or in the store's own password file.
     #[arg(id = "store", long = "store", value_name = "URL", env = "LEASEHOLD_STORE", hide_env_values = true)]

@@ -113,16 +113,33 @@ pub(crate) fn of_connect(error: RedisError, server: &ConnectionInfo) -> StoreErr
         }
         None => explain_connect(&error, &at, matches!(server.addr(), ConnectionAddr::TcpTls { .. })),
     };
-    StoreError::refused(kind, message).caused_by(error)
+    of_login(kind, message, error)
+}
+
+/// The server may quote what it was sent, and that was a password: then its own words are not passed on.
+fn of_login(kind: ErrorKind, message: String, error: RedisError) -> StoreError {
+    let quotes = error.to_string().contains(QUOTES_ARGUMENTS);
+    let told = StoreError::refused(kind, message);
+    if quotes { told } else { told.caused_by(error) }
 }
 
 /// The error of an attempt to connect to a cluster. The driver tells of several nodes at once, by their addresses.
 pub(crate) fn of_cluster(error: RedisError) -> StoreError {
     let (kind, message) = match answered(&error) {
         Some(code) => explain(code, &error),
-        None => (ErrorKind::Unreachable, format!("no node of the cluster can be reached: {error}")),
+        None => {
+            (ErrorKind::Unreachable, format!("no node of the cluster can be reached: {}", unquoted(&error.to_string())))
+        }
     };
-    StoreError::refused(kind, message).caused_by(error)
+    of_login(kind, message, error)
+}
+
+/// How Redis begins to quote what it was sent.
+const QUOTES_ARGUMENTS: &str = "with args beginning with";
+
+/// What the server said, without what it quotes of what it was sent.
+fn unquoted(said: &str) -> &str {
+    said.split(QUOTES_ARGUMENTS).next().unwrap_or_default().trim_end_matches([' ', ','])
 }
 
 /// The error of a URL or of options that the driver doesn't take. Never quotes them.
@@ -173,7 +190,7 @@ fn io_cause(error: &RedisError) -> Option<&io::Error> {
 
 /// By the code that the server's error begins with.
 fn explain(code: &str, error: &RedisError) -> (ErrorKind, String) {
-    let said = unwrapped(error.code().unwrap_or(code), error.detail().unwrap_or(code)).1;
+    let said = unquoted(unwrapped(error.code().unwrap_or(code), error.detail().unwrap_or(code)).1);
     let (kind, message) = match code {
         "READONLY" => (ErrorKind::NotReady, "this is a read-only replica; connect to the primary".to_owned()),
         "MASTERDOWN" => {
@@ -208,6 +225,10 @@ fn explain(code: &str, error: &RedisError) -> (ErrorKind, String) {
             let right = said.split(" script: ").next().unwrap_or(said);
             (ErrorKind::Denied, format!("the user may not do this: {right}; see the rights that locks need"))
         }
+        _ if said.contains("unknown command 'HELLO'") => (
+            ErrorKind::NotReady,
+            "the server doesn't know HELLO: it must be Redis 6 or newer, and let us say it".to_owned(),
+        ),
         _ if said.contains("max number of clients") => {
             (ErrorKind::Contention, "the server has no connection to spare (maxclients)".to_owned())
         }

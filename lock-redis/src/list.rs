@@ -20,7 +20,7 @@ const LONGEST_PAGE: u32 = 1000;
 const STEP: u32 = 1000;
 
 /// How long a list may take: it looks at every key of the database.
-const LONGEST_SCAN: Duration = Duration::from_secs(60);
+pub(crate) const LONGEST_SCAN: Duration = Duration::from_secs(60);
 
 /// What is known of these locks, in their order; those without a record are left out.
 pub(crate) async fn inspect(runner: &Runner, keys: &Keys, names: &[LockName]) -> Result<Vec<LockStatus>, StoreError> {
@@ -43,11 +43,13 @@ pub(crate) async fn list(runner: &Runner, keys: &Keys, request: &ListRequest) ->
     let give_up = runner.clock.now() + LONGEST_SCAN;
     tokio::select! {
         page = page(runner, keys, request) => page,
-        () = runner.clock.sleep_until(give_up) => Err(StoreError::refused(
-            ErrorKind::Timeout,
-            format!("the database has too many keys to look through within {LONGEST_SCAN:?}"),
-        )),
+        () = runner.clock.sleep_until(give_up) => Err(too_many_keys()),
     }
+}
+
+pub(crate) fn too_many_keys() -> StoreError {
+    let message = format!("the database has too many keys to look through within {LONGEST_SCAN:?}");
+    StoreError::refused(ErrorKind::Timeout, message)
 }
 
 async fn page(runner: &Runner, keys: &Keys, request: &ListRequest) -> Result<Vec<LockStatus>, StoreError> {

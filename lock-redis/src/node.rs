@@ -146,8 +146,9 @@ impl Inner {
         let attempt = {
             let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
             match line.as_ref() {
+                // Looked at by polling: an attempt that everybody stopped waiting for has its outcome all the same.
                 Some(attempt)
-                    if attempt.peek().is_none_or(|made| made.as_ref().is_ok_and(|line| !line.has_ended())) =>
+                    if attempt.clone().now_or_never().is_none_or(|made| made.is_ok_and(|line| !line.has_ended())) =>
                 {
                     attempt.clone()
                 }

@@ -65,7 +65,7 @@ impl Runner {
 }
 
 /// An error of a second attempt says nothing of a first one that broke off.
-fn doubting(error: StoreError, in_doubt: bool) -> StoreError {
+pub(crate) fn doubting(error: StoreError, in_doubt: bool) -> StoreError {
     match (in_doubt, error.applied()) {
         (true, Applied::No) => {
             let message = format!("the connection broke, and then: {error}");

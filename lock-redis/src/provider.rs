@@ -185,7 +185,15 @@ impl Inner {
     async fn force_release(&self, name: &LockName) -> Result<bool, StoreError> {
         let channel = self.keys.channel().into_bytes();
         let done = self.runner.run(Call::new(&FORCE_RELEASE, vec![self.keys.record(name)], vec![channel])).await?;
-        replies::yes(&done.reply)
+        match (replies::yes(&done.reply)?, done.in_doubt) {
+            (true, _) => Ok(true),
+            (false, false) => Ok(false),
+            // The attempt whose answer was lost may have taken it away.
+            (false, true) => Err(StoreError::unknown(
+                ErrorKind::Unreachable,
+                "the connection broke; nobody holds it any more, by this or since before",
+            )),
+        }
     }
 }
 

@@ -23,6 +23,9 @@ struct Server {
     eviction: Option<String>,
 }
 
+/// What is said of a server whose settings let it forget locks.
+pub(crate) const EVICTS: &str = "evicts held locks";
+
 /// Asks each server that takes writes, and says how durable a grant is: the least of them counts.
 ///
 /// # Errors
@@ -93,7 +96,7 @@ impl Server {
             }
             Some(policy) => {
                 return refused(format!(
-                    "with maxmemory-policy {policy} the server evicts held locks when its memory is full: set maxmemory-policy to noeviction, or allow it with allow_eviction"
+                    "with maxmemory-policy {policy} the server {EVICTS} when its memory is full: set maxmemory-policy to noeviction, or allow it with allow_eviction"
                 ));
             }
         }

@@ -182,15 +182,24 @@ async fn what_an_attempt_takes_back_is_not_what_a_later_one_relies_on() {
     assert_eq!(run(release, &taken_back("1")).await, no, "the first attempt's is the second's now");
     assert_eq!(run(accept, &["1", "me", "100"]).await, no, "a token that was given up");
     assert_eq!(run(accept, &["2", "me", "101"]).await, yes);
-    // Even the claim itself may come again.
+    // Even the claim itself may come again, and from now on no attempt takes it back.
     run(claim, &claimed("1")).await;
     assert_eq!(run(release, &taken_back("1")).await, no);
+    assert_eq!(run(release, &taken_back("2")).await, no);
+    // The owner asks once more, and in vain elsewhere.
+    run(claim, &claimed("3")).await;
+    assert_eq!(run(release, &taken_back("3")).await, no, "an earlier call relies on it");
+    assert_eq!(run(accept, &["3", "me", "101"]).await, yes, "the same token again");
     assert_eq!(run(release, &["", "86400000000", "", "x", "other", "", "0"]).await, no, "a stranger");
     assert_eq!(run(release, &["", "86400000000", "", "x", "me", "100", "0"]).await, no, "another token");
     assert_eq!(run(release, &["", "86400000000", "", "x", "me", "101", "0"]).await, yes);
     assert_eq!(run(release, &["", "86400000000", "", "x", "me", "101", "0"]).await, no, "twice");
-    let Value::Array(told) = run(claim, &claimed("3")).await.remove(0) else { panic!("no list") };
+    let Value::Array(told) = run(claim, &claimed("4")).await.remove(0) else { panic!("no list") };
     assert_eq!(told[1], Value::BulkString(b"101".to_vec()), "the last token is remembered");
+    // A renewal relies on a master whose acceptance was lost.
+    let renew = include_str!("../src/redlock/lua/renew.lua");
+    assert_eq!(run(renew, &["0", "86400000000", "me", "102", "30000000"]).await, yes);
+    assert_eq!(run(release, &taken_back("4")).await, no, "a renewal relies on it");
 }
 
 async fn a_master_that_is_named_under_two_names_is_found_out() {
@@ -208,10 +217,34 @@ async fn it_is_durable_if_every_master_is() {
     assert_eq!(over(&masters).await.capabilities().durability, lock_core::Durability::Volatile);
 }
 
+async fn a_key_of_somebody_elses_costs_that_name_and_no_other() {
+    let masters = masters(3, &["--appendonly", "no"]);
+    for master in &masters {
+        ask_master(master, &["SET", "leasehold:redlock:{theirs}", "x"]).await;
+    }
+    let locks = over(&masters).await;
+    let mut answers = locks.acquire_many(&[ask("ours"), ask("theirs")]).await;
+    let error = answers.remove(1).unwrap_err();
+    assert_eq!((error.kind(), error.applied()), (lock_core::ErrorKind::Corrupt, Applied::No), "{error}");
+    assert!(matches!(answers.remove(0).unwrap(), Acquired::Granted(_)));
+}
+
+async fn one_master_that_evicts_locks_is_too_many() {
+    let mut masters = masters(2, &["--appendonly", "no"]);
+    let evicting = ["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"];
+    masters.push(testbed::redis_private_with(&evicting).unwrap());
+    let urls = || masters.iter().map(|master| master.url());
+    let error = Redlock::builder(urls()).build().await.unwrap_err();
+    assert!(error.to_string().contains("maxmemory-policy"), "{error}");
+    assert!(Redlock::builder(urls()).allow_eviction(true).build().await.is_ok());
+}
+
 testbed::server_tests!(testbed::tests::private_redis_can_be_had =>
     two_of_five_may_stand_still_and_three_leave_nothing_behind,
     two_hundred_contended_grants_under_faults_rise_and_never_overlap,
     what_an_attempt_takes_back_is_not_what_a_later_one_relies_on,
     a_master_that_is_named_under_two_names_is_found_out,
+    a_key_of_somebody_elses_costs_that_name_and_no_other,
+    one_master_that_evicts_locks_is_too_many,
     it_is_durable_if_every_master_is,
 );

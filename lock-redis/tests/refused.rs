@@ -176,12 +176,20 @@ async fn a_provider_shows_no_password() {
     take(&locks, "x").await;
 }
 
+/// It answers a greeting it doesn't know by quoting it, and the greeting holds the password.
+async fn a_server_without_its_greeting_is_not_quoted() {
+    let server = start(|| testbed::redis_private_with(&["--rename-command", "HELLO", ""])).await;
+    let url = format!("redis://:{WRONG}@{}", server.host_port());
+    expect(RedisLocks::builder(url.as_str()), ErrorKind::NotReady, "HELLO").await;
+}
+
 testbed::server_tests!(testbed::tests::private_redis_can_be_had =>
     each_reason_has_its_sentence,
     a_server_that_evicts_locks_is_refused_unless_allowed,
     a_server_that_tells_no_settings_promises_nothing,
     rights_that_are_missing_show_at_the_start,
     a_replica_is_not_for_locks,
+    a_server_without_its_greeting_is_not_quoted,
     a_full_server_says_so_and_still_takes_locks_back,
     too_few_replicas_are_told_and_pass,
     a_provider_shows_no_password,

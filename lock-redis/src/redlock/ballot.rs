@@ -114,9 +114,13 @@ impl Ballot {
     /// have been refused there. In microseconds of the masters' clocks, so that it rises even if they all lost their data.
     fn token(&self) -> FencingToken {
         let last = self.claimed.iter().filter_map(|(_, claimed)| claimed.last).max();
-        // The same owner asks again: its token stays, unless its lease was lost meanwhile to somebody else's.
+        // The same owner asks again: its token stays, unless a master that didn't accept it from this owner knows of one
+        // as high. That one may be somebody else's, granted meanwhile.
         let granted = self.claimed.iter().filter_map(|(_, claimed)| claimed.granted).max();
-        if let Some(granted) = granted.filter(|granted| last.is_none_or(|last| last <= *granted)) {
+        let elsewhere = |granted| {
+            self.claimed.iter().any(|(_, claimed)| claimed.last >= Some(granted) && claimed.granted != Some(granted))
+        };
+        if let Some(granted) = granted.filter(|granted| !elsewhere(*granted)) {
             return granted;
         }
         let micros = self.claimed.iter().map(|(_, claimed)| claimed.micros).max().unwrap_or(0);
@@ -230,6 +234,8 @@ mod tests {
         };
         assert_eq!(token(&ballot(3, [again(7, 7), claimed(5, 99)])), 7, "whatever the clocks say");
         assert_eq!(token(&ballot(3, [again(7, 7), claimed(8, 9)])), 9);
+        // Chosen by an attempt that failed, accepted by one master alone, and then given out to somebody else as well.
+        assert_eq!(token(&ballot(3, [again(7, 7), claimed(7, 3)])), 8);
     }
 
     #[test]

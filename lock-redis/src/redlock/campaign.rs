@@ -11,7 +11,7 @@ use lock_core::{
 };
 
 use super::{
-    ballot::{Ballot, Standing, Vote},
+    ballot::{Ballot, Standing, Vote, quorum},
     masters::{Heard, Masters, Message},
     records::Records,
     rows, scripts,
@@ -45,8 +45,6 @@ struct Candidate<'a> {
     unheard: usize,
     /// Who accepts the token, once a majority was claimed.
     vote: Vote,
-    /// Whether a majority was claimed, which others may have seen.
-    chosen: bool,
     outcome: Outcome,
 }
 
@@ -74,7 +72,9 @@ impl Campaign<'_> {
                     answers.insert(*at, answer);
                 }
             }
-            if answers.len() == self.asked.len() {
+            // Nobody's grant ages while others of its wave try their luck: those are asked again by whoever waits.
+            let granted = answers.values().any(|answer| matches!(answer, Ok(Acquired::Granted(_))));
+            if granted || answers.len() == self.asked.len() {
                 break;
             }
         }
@@ -91,7 +91,6 @@ impl Campaign<'_> {
                 failures: Vec::new(),
                 unheard: count,
                 vote: Vote::new(count),
-                chosen: false,
                 outcome: Outcome::Open,
             })
             .collect();
@@ -104,8 +103,8 @@ impl Campaign<'_> {
 
     /// The time that a phase may take.
     fn limit(&self) -> Duration {
-        let shortest = self.asked.iter().map(|request| request.ttl).min().unwrap_or_default();
-        self.masters.node_timeout.min(shortest / PART_OF_TTL)
+        let longest = self.asked.iter().map(|request| request.ttl).max().unwrap_or_default();
+        self.masters.node_timeout.min(longest / PART_OF_TTL)
     }
 
     async fn claim(&self, attempt: u64, candidates: &mut [Candidate<'_>]) {
@@ -185,13 +184,14 @@ impl Campaign<'_> {
         if vain.is_empty() {
             return;
         }
-        // Who saw that a majority was claimed sleeps until it is told otherwise; of a minority nobody takes notice.
-        let wake = candidates.iter().any(|candidate| candidate.chosen && candidate.has_left_something());
+        // Who saw that a majority is claimed sleeps until it is told otherwise; of a minority nobody takes notice.
+        let wake =
+            candidates.iter().any(|candidate| candidate.has_left_something() && candidate.may_be_seen(self.masters));
         let (keys, arguments) = self.records.take_back(attempt, wake, vain.into_iter());
         let answers = self.masters.send_all(&scripts::RELEASE, &keys, &arguments);
         let expected = self.masters.count() - candidates.iter().map(|candidate| candidate.unheard).max().unwrap_or(0);
         let mut heard = 0;
-        // Who was silent before isn't waited for; it takes the message with the one before it.
+        // Who was silent before isn't waited for.
         let hear = |_: Heard| {
             heard += 1;
             heard >= expected
@@ -224,10 +224,7 @@ impl Candidate<'_> {
             return None;
         }
         self.outcome = match self.ballot.standing(true) {
-            Standing::Claimed(token) => {
-                self.chosen = true;
-                return Some(token);
-            }
+            Standing::Claimed(token) => return Some(token),
             Standing::Held(held) => Outcome::Answered(Ok(Acquired::Held(held))),
             // It has, or had, it already; whether it still has isn't known.
             Standing::Split if self.ballot.was_granted() => Outcome::Answered(Err(StoreError::unknown(
@@ -256,6 +253,11 @@ impl Candidate<'_> {
     fn too_few(&self, masters: &Masters) -> StoreError {
         let answered = masters.count() - self.failures.len().max(self.unheard);
         masters.too_few(answered, &self.failures, self.ballot.claimed().next().is_some() || self.unheard > 0)
+    }
+
+    /// Whether others may have seen a majority claimed.
+    fn may_be_seen(&self, masters: &Masters) -> bool {
+        self.ballot.claimed().count() + self.unheard >= quorum(masters.count())
     }
 
     /// Whether something is, or may be, claimed that leads to nothing. What an earlier call of the same owner was

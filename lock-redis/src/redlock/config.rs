@@ -19,7 +19,7 @@ use crate::{
     link::{Link, Primary},
     node::{Node, NodeConfig},
     operation::Runner,
-    server::examine,
+    server::{EVICTS, examine},
     source::{Given, Source, Way},
     wake::Wakes,
 };
@@ -116,13 +116,16 @@ impl Builder {
     }
 
     /// Whether masters that evict locks when their memory is full are accepted: a lock that is evicted by a majority has
-    /// two holders. Default `false`.
+    /// two holders. Default `false`: then one such master fails the build.
     pub fn allow_eviction(mut self, allow: bool) -> Self {
         self.allow_eviction = allow;
         self
     }
 
     /// Connects to the masters and examines each; it is enough if a majority can be used, the others are tried behind.
+    ///
+    /// A master that can't be reached now takes part later without having been examined: make sure by other means that it
+    /// doesn't evict locks and is none of the others under another name. A warning tells how many were examined.
     ///
     /// Cancel safe: nothing is left.
     ///
@@ -236,6 +239,8 @@ impl Builder {
                         return Err(invalid("two of the masters are the same server: each counts once"));
                     }
                 }
+                // It would forget locks that others rely on it for, and it can't be told from the others when it votes.
+                Some(Err(error)) if error.to_string().contains(EVICTS) => return Err(error),
                 Some(Err(error)) => failures.push(error),
                 None => break,
             }
@@ -249,6 +254,9 @@ impl Builder {
         }
         for error in &failures {
             tracing::warn!(%error, "a master can't be used now; going on with the others");
+        }
+        if answered < masters.count() {
+            tracing::warn!(answered, of = masters.count(), "not every master's settings could be looked at");
         }
         // It fences as long as no master that accepted a token forgets it.
         Ok(if durable == masters.count() { Durability::Durable } else { Durability::Volatile })

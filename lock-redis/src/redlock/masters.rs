@@ -10,6 +10,7 @@ use super::scripts;
 use crate::{
     error::{self, Remedy},
     node::Node,
+    operation::doubting,
     scripts::{Call, Script},
 };
 
@@ -118,12 +119,13 @@ const SHORTEST_PATIENCE: Duration = Duration::from_millis(1);
 /// Runs it; once more where the connection turns out to have died, which an idle one may have long ago.
 ///
 /// But for releases, all of ours may be run twice: they name the owner. Of a release only the first answer says whether it
-/// found anything to release.
+/// found anything to release, and a forced one could take the lock from whoever has it by then.
 async fn run(node: &Node, call: &Arc<Call>) -> Result<Value, StoreError> {
-    let once = std::ptr::eq(call.script, &*scripts::RELEASE);
+    let once = [&*scripts::RELEASE, &*scripts::FORCE_RELEASE].iter().any(|script| std::ptr::eq(call.script, *script));
     match node.run(call).await {
-        Err(error) if error::remedy(&error) == Remedy::Reconnect && (!once || error.applied() == Applied::No) => {
-            node.run(call).await
+        Err(first) if error::remedy(&first) == Remedy::Reconnect && (!once || first.applied() == Applied::No) => {
+            let in_doubt = first.applied() == Applied::Maybe;
+            node.run(call).await.map_err(|error| doubting(error, in_doubt))
         }
         answer => answer,
     }

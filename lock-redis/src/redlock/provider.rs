@@ -28,7 +28,14 @@ pub(crate) const STORE: &str = "redlock";
 
 /// Locks that a majority of independent Redis masters agrees on. Clones share their connections.
 ///
-/// See the [crate] for what it promises, and when something else is the better choice.
+/// A lock is held while a majority keeps it, so it stands while a minority is down or stands still. It fences for sure only
+/// where every master has each write on its disk before it answers (`appendonly yes`, `appendfsync always`), which
+/// [`Capabilities::durability`] tells: a master that forgets and is back early can give a majority to a second holder.
+/// Choose a single Redis or a store with consensus where you can; the project's `docs/stores/redis.md` compares them.
+///
+/// # Limits
+/// - The masters are servers of their own, none a replica, at least three, with the same database number and prefix.
+/// - No shared locks, semaphores, queueing in order or ticks.
 #[derive(Clone)]
 pub struct Redlock {
     inner: Arc<Inner>,

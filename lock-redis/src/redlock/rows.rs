@@ -14,11 +14,20 @@ pub(crate) fn corrupt(what: impl Into<String>) -> StoreError {
     StoreError::unknown(ErrorKind::Corrupt, what)
 }
 
+/// Whether the key is one of ours at all; if not, nothing was changed.
+fn ours(answer: &Value) -> Result<(), StoreError> {
+    match answer {
+        Value::Int(-1) => Err(StoreError::refused(ErrorKind::Corrupt, "the key holds something else than a lock")),
+        _ => Ok(()),
+    }
+}
+
 /// An answer of `claim.lua`.
 pub(crate) fn claim(answer: &Value) -> Result<Claim, StoreError> {
+    ours(answer)?;
     let [verdict, one, two, three] = list(answer)?;
     match number(verdict)? {
-        1 => Ok(Claim::Claimed(Claimed { last: token(one)?, granted: token(two)?, micros: number(three)? })),
+        1 => Ok(Claim::Claimed(Claimed { last: token(one)?, granted: token(two)?, micros: exact(number(three)?)? })),
         0 => Ok(Claim::Refused(Refused {
             owner: owner(one)?,
             remaining: Duration::from_micros(number(two)?),
@@ -30,6 +39,7 @@ pub(crate) fn claim(answer: &Value) -> Result<Claim, StoreError> {
 
 /// A yes or no.
 pub(crate) fn yes(answer: &Value) -> Result<bool, StoreError> {
+    ours(answer)?;
     match number(answer)? {
         1 => Ok(true),
         0 => Ok(false),
@@ -92,11 +102,15 @@ fn token(value: &Value) -> Result<Option<FencingToken>, StoreError> {
     match value {
         Value::Int(0) => Ok(None),
         Value::BulkString(empty) if empty.is_empty() || empty == b"0" => Ok(None),
-        // Beyond this Lua would no longer tell one from the next.
-        other => match number(other)? {
-            exact @ 0..=0x1f_ffff_ffff_ffff => Ok(Some(FencingToken::new(exact))),
-            _ => Err(corrupt("a token is too large to be one of ours")),
-        },
+        other => Ok(Some(FencingToken::new(exact(number(other)?)?))),
+    }
+}
+
+/// Beyond this Lua would no longer tell one number from the next.
+fn exact(number: u64) -> Result<u64, StoreError> {
+    match number {
+        0..=0x1f_ffff_ffff_ffff => Ok(number),
+        _ => Err(corrupt("a token, or the master's clock, is too large to be right")),
     }
 }
 

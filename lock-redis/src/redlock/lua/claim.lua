@@ -3,7 +3,7 @@
 -- KEYS the records, all different
 -- ARGV[1] the grace, ARGV[2] the retention, in microseconds; ARGV[3] the number of the attempt, which rises; then for each
 -- record: owner, ttl and waiting time in microseconds (0: doesn't wait), holder as JSON
--- Answers for each record: {1, last token, token granted to this very owner or '', this master's clock}
+-- Answers for each record -1 if its key holds something else, or: {1, last token, token granted to this very owner or '', this master's clock}
 --                       or {0, owner or '', remaining microseconds, holder or ''}
 -- Numbers go as text: Lua's are doubles, exact to 2^53, but tostring writes large ones with an exponent.
 local time = redis.call('TIME')
@@ -17,27 +17,34 @@ local answers = {}
 for at, key in ipairs(KEYS) do
     local base = 3 + (at - 1) * 4
     local owner, ttl, wait, holder = ARGV[base + 1], tonumber(ARGV[base + 2]), tonumber(ARGV[base + 3]), ARGV[base + 4]
-    local record = redis.call('HMGET', key, 'owner', 'token', 'granted', 'until', 'free_at', 'holder', 'wanted', 'attempt')
-    local holds_until, free_at = num(record[4]), num(record[5])
-    local mine = record[1] == owner and holds_until > now
-    if mine or free_at <= now then
-        local granted = mine and record[3] or ''
-        -- A claim that was delayed on its way doesn't shorten what there is.
-        local new_until = mine and math.max(holds_until, now + ttl) or now + ttl
-        local new_free_at = mine and math.max(free_at, now + ttl + grace) or now + ttl + grace
-        -- The highest: what an earlier attempt of the same owner takes back must not be what a later one relies on.
-        local new_attempt = mine and math.max(num(record[8]), attempt) or attempt
-        redis.call('HSET', key, 'owner', owner, 'attempt', text(new_attempt),
-            'until', text(new_until), 'free_at', text(new_free_at), 'holder', holder)
-        if not mine then redis.call('HDEL', key, 'granted') end
-        redis.call('PEXPIREAT', key, text((new_free_at + retention) / 1000))
-        answers[at] = {1, record[2] or '0', granted or '', text(now)}
+    local record = redis.pcall('HMGET', key, 'owner', 'token', 'granted', 'until', 'free_at', 'holder', 'wanted', 'attempt')
+    -- Not a hash: somebody else's, and no reason to leave the others of the group unanswered.
+    if record.err then
+        answers[at] = -1
     else
-        if wait > 0 and num(record[7]) < now + wait then
-            redis.call('HSET', key, 'wanted', text(now + wait))
+        local holds_until, free_at = num(record[4]), num(record[5])
+        local mine = record[1] == owner and holds_until > now
+        if mine or free_at <= now then
+            local granted = mine and record[3] or ''
+            -- A claim that was delayed on its way doesn't shorten what there is.
+            local new_until = mine and math.max(holds_until, now + ttl) or now + ttl
+            local new_free_at = mine and math.max(free_at, now + ttl + grace) or now + ttl + grace
+            -- What one attempt takes back must not be what another of the same owner relies on: the highest counts, and none,
+            -- which is 0, from when a token was accepted. Then only a release by the owner frees it.
+            local new_attempt = attempt
+            if mine then new_attempt = record[3] and 0 or math.max(num(record[8]), attempt) end
+            redis.call('HSET', key, 'owner', owner, 'attempt', text(new_attempt),
+                'until', text(new_until), 'free_at', text(new_free_at), 'holder', holder)
+            if not mine then redis.call('HDEL', key, 'granted') end
+            redis.call('PEXPIREAT', key, text((new_free_at + retention) / 1000))
+            answers[at] = {1, record[2] or '0', granted or '', text(now)}
+        else
+            if wait > 0 and num(record[7]) < now + wait then
+                redis.call('HSET', key, 'wanted', text(now + wait))
+            end
+            local live = record[1] and holds_until > now
+            answers[at] = {0, live and record[1] or '', text(free_at - now), live and record[6] or ''}
         end
-        local live = record[1] and holds_until > now
-        answers[at] = {0, live and record[1] or '', text(free_at - now), live and record[6] or ''}
     end
 end
 return answers
