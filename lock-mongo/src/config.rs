@@ -14,7 +14,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// The database and the collection where nobody names one.
 pub(crate) const DATABASE: &str = "leasehold";
-const COLLECTION: &str = "leasehold_locks";
+pub(crate) const COLLECTION: &str = "leasehold_locks";
 
 /// Where the connections come from: the application's client or database, or a URL.
 pub struct Source(Result<Given, StoreError>);
@@ -166,9 +166,12 @@ impl Builder {
         self
     }
 
-    /// How long an operation may take in all. Default 5 s, from 100 ms to an hour.
+    /// How long each command of an operation may take. Default 5 s, from 100 ms to an hour.
     ///
-    /// The server is told too, so that it gives up a command that nobody waits for any more.
+    /// Most operations are one command. A waiter's acquire looks with a `find` first, and requests in a group, or after a
+    /// broken connection, may need a look and one more attempt alone: then an operation takes up to a few times as long.
+    /// The server is told too, so that it gives up a command that nobody waits for any more; a group after a quarter of
+    /// the time, to leave the rest for sending its requests alone.
     pub fn operation_timeout(mut self, timeout: Duration) -> Self {
         self.operation_timeout = timeout;
         self
@@ -260,7 +263,7 @@ pub(crate) fn check_database(name: &str) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn check_collection(name: &str) -> Result<(), StoreError> {
+pub(crate) fn check_collection(name: &str) -> Result<(), StoreError> {
     // With the database's name and a dot before it, the server takes 255 bytes.
     if name.is_empty() || name.len() > 190 || name.contains(['$', '\0']) || name.starts_with("system.") {
         return Err(invalid("a collection's name has 1 to 190 bytes, no $ in it, and doesn't begin with system."));

@@ -1,5 +1,7 @@
 //! What the server's answers and the driver's errors mean.
 
+use std::{error::Error, fmt};
+
 use lock_core::{Applied, ErrorKind, StoreError};
 use mongodb::{
     bson::Document,
@@ -21,6 +23,8 @@ pub(crate) enum Remedy {
 #[derive(Debug)]
 pub(crate) enum Failure {
     Driver(mongodb::error::Error),
+    /// Of a command with many statements, each of which stands when a later one fails.
+    Group(mongodb::error::Error),
     /// A command was applied, and a majority didn't acknowledge it.
     Concern {
         code: i32,
@@ -53,6 +57,20 @@ pub(crate) fn is_state_change(code: i32) -> bool {
 /// The server can't do arithmetic with what stands in the record.
 const NOT_A_NUMBER: [i32; 4] = [14, 16554, 16555, 16608];
 
+/// A rule of the collection (`validator`) refuses the record.
+const BREAKS_A_RULE: i32 = 121;
+
+/// Somebody ended the command, or the server did, which had too much to do.
+const INTERRUPTED: [i32; 2] = [11601, 262];
+
+/// Found before a command begins: a bad value or option, a missing right, an unknown command.
+const NOT_BEGUN: [i32; 7] = [2, 9, UNAUTHORIZED, AUTHENTICATION_FAILED, 59, 72, 73];
+
+/// Whether a write that fails so has left nothing behind. A command of one write only: with many, those before it stand.
+fn is_undone(code: i32) -> bool {
+    matches!(code, DUPLICATE_KEY | WRITE_CONFLICT | BREAKS_A_RULE) || NOT_A_NUMBER.contains(&code)
+}
+
 impl Failure {
     /// What a command's answer says of its write concern.
     pub(crate) fn of_concern(answer: &Document) -> Option<Self> {
@@ -65,7 +83,7 @@ impl Failure {
     pub(crate) fn code(&self) -> Option<i32> {
         match self {
             Self::Concern { code, .. } => Some(*code),
-            Self::Driver(error) => match error.kind.as_ref() {
+            Self::Driver(error) | Self::Group(error) => match error.kind.as_ref() {
                 DriverKind::Command(error) => Some(error.code),
                 DriverKind::Write(WriteFailure::WriteError(error)) => Some(error.code),
                 DriverKind::Write(WriteFailure::WriteConcernError(error)) => Some(error.code),
@@ -76,9 +94,9 @@ impl Failure {
 
     pub(crate) fn remedy(&self) -> Remedy {
         match (self, self.code()) {
-            (Self::Driver(_), Some(DUPLICATE_KEY | WRITE_CONFLICT)) => Remedy::TryAgain,
+            (Self::Driver(_) | Self::Group(_), Some(DUPLICATE_KEY | WRITE_CONFLICT)) => Remedy::TryAgain,
             (_, Some(code)) if is_state_change(code) => Remedy::Reconnect,
-            (Self::Driver(error), _)
+            (Self::Driver(error) | Self::Group(error), _)
                 if error.contains_label(RETRYABLE_WRITE_ERROR)
                     || matches!(error.kind.as_ref(), DriverKind::Io(_) | DriverKind::ConnectionPoolCleared { .. }) =>
             {
@@ -88,16 +106,19 @@ impl Failure {
         }
     }
 
-    /// Whether the command may have been applied.
+    /// Whether the command may have been applied, or a part of it.
     pub(crate) fn applied(&self) -> Applied {
-        let Self::Driver(error) = self else { return Applied::Maybe };
+        let (error, is_group) = match self {
+            Self::Concern { .. } => return Applied::Maybe,
+            Self::Driver(error) => (error, false),
+            Self::Group(error) => (error, true),
+        };
         match (error.kind.as_ref(), self.code()) {
-            // Told by the primary, or found before anything was sent. The driver tells the first attempt's error if the
-            // second one couldn't be sent.
+            // The driver tells the first attempt's error if the second one couldn't be sent.
+            _ if error.contains_label(RETRYABLE_WRITE_ERROR) => Applied::Maybe,
+            // A server may end a command anywhere, so that a code which isn't known here says nothing.
             (DriverKind::Command(_) | DriverKind::Write(WriteFailure::WriteError(_)), Some(code))
-                if code != MAX_TIME_EXPIRED
-                    && !is_state_change(code)
-                    && !error.contains_label(RETRYABLE_WRITE_ERROR) =>
+                if NOT_BEGUN.contains(&code) || (!is_group && is_undone(code)) =>
             {
                 Applied::No
             }
@@ -123,20 +144,43 @@ pub(crate) fn of_command(failure: Failure) -> StoreError {
     let new = if failure.applied() == Applied::No { StoreError::refused } else { StoreError::unknown };
     let (kind, message) = explain(&failure);
     let error = new(kind, message);
-    match failure {
-        Failure::Driver(cause) => error.caused_by(cause),
-        Failure::Concern { .. } => error,
-    }
+    with_cause(error, failure)
 }
 
-/// The error of a command that only reads: it can't have been applied.
+/// The error of a command that changes no lock, such as one that only reads: it can't have been applied.
 pub(crate) fn of_reading(failure: Failure) -> StoreError {
     let (kind, message) = explain(&failure);
     let error = StoreError::refused(kind, message);
+    with_cause(error, failure)
+}
+
+fn with_cause(error: StoreError, failure: Failure) -> StoreError {
     match failure {
-        Failure::Driver(cause) => error.caused_by(cause),
+        Failure::Concern { code: MAX_TIME_EXPIRED, .. } => error.caused_by(EndedUnconfirmed),
         Failure::Concern { .. } => error,
+        Failure::Driver(cause) | Failure::Group(cause) => error.caused_by(cause),
     }
+}
+
+/// A command's time was over while it waited for a majority.
+#[derive(Debug)]
+struct EndedUnconfirmed;
+
+impl fmt::Display for EndedUnconfirmed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the server ended the command, whose time was over, before a majority had confirmed it")
+    }
+}
+
+impl Error for EndedUnconfirmed {}
+
+/// Whether the server said that it ended the command because its time was over: it changes nothing any more.
+pub(crate) fn was_ended(error: &StoreError) -> bool {
+    let Some(cause) = error.source() else { return false };
+    cause.is::<EndedUnconfirmed>()
+        || cause.downcast_ref::<mongodb::error::Error>().is_some_and(
+            |cause| matches!(cause.kind.as_ref(), DriverKind::Command(answer) if answer.code == MAX_TIME_EXPIRED),
+        )
 }
 
 /// The error of one statement of many, by the server's number and words.
@@ -145,15 +189,16 @@ pub(crate) fn of_statement(code: i32, said: &str) -> StoreError {
     StoreError::refused(kind, message)
 }
 
-/// Whether one statement of many met another insert of its name, so that it is to be tried again by itself.
-pub(crate) fn raced(code: i32) -> bool {
-    matches!(code, DUPLICATE_KEY | WRITE_CONFLICT)
+/// Whether one statement of many met another insert of its name, or a primary that is none any more, so that it is to be
+/// tried again by itself.
+pub(crate) fn may_succeed_alone(code: i32) -> bool {
+    matches!(code, DUPLICATE_KEY | WRITE_CONFLICT) || is_state_change(code)
 }
 
 fn explain(failure: &Failure) -> (ErrorKind, String) {
     let error = match failure {
         Failure::Concern { code, message } => return explain_code(*code, message),
-        Failure::Driver(error) => error,
+        Failure::Driver(error) | Failure::Group(error) => error,
     };
     match error.kind.as_ref() {
         DriverKind::Command(answer) => explain_code(answer.code, &answer.message),
@@ -196,9 +241,10 @@ fn explain_code(code: i32, said: &str) -> (ErrorKind, String) {
         WRITE_CONCERN_TIMEOUT => {
             (ErrorKind::Timeout, format!("no majority of the replica set confirmed it in time: {said}"))
         }
-        MAX_TIME_EXPIRED | 262 => (ErrorKind::Timeout, format!("it took too long and was given up: {said}")),
+        MAX_TIME_EXPIRED => (ErrorKind::Timeout, format!("it took too long and was given up: {said}")),
         DUPLICATE_KEY | WRITE_CONFLICT => (ErrorKind::Contention, format!("other requests were in the way: {said}")),
-        121 => (ErrorKind::NotReady, format!("a rule of the collection forbids our records: {said}")),
+        BREAKS_A_RULE => (ErrorKind::NotReady, format!("a rule of the collection forbids our records: {said}")),
+        _ if INTERRUPTED.contains(&code) => (ErrorKind::Timeout, format!("the server broke the command off: {said}")),
         _ if is_state_change(code) => (ErrorKind::Unreachable, format!("no primary answered: {said}")),
         _ if NOT_A_NUMBER.contains(&code) => {
             (ErrorKind::Corrupt, format!("the record holds what no version of this writes: {said}"))
@@ -238,6 +284,48 @@ pub(crate) fn one_line(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mongodb::{bson::doc, error::CommandError};
+
+    fn answered(code: i32) -> mongodb::error::Error {
+        let answer = doc! { "ok": 0, "code": code, "codeName": "Some", "errmsg": "some" };
+        let error: CommandError = mongodb::bson::deserialize_from_document(answer).unwrap();
+        DriverKind::Command(error).into()
+    }
+
+    #[test]
+    fn only_what_surely_left_nothing_behind_is_told_so() {
+        let (no, maybe) = (Applied::No, Applied::Maybe);
+        for (code, alone, in_group) in [
+            (13, no, no),
+            (72, no, no),
+            (11000, no, maybe),
+            (112, no, maybe),
+            (121, no, maybe),
+            (16554, no, maybe),
+            (50, maybe, maybe),
+            (262, maybe, maybe),
+            (11601, maybe, maybe),
+            (10107, maybe, maybe),
+            (8, maybe, maybe),
+        ] {
+            let told = [Failure::Driver(answered(code)).applied(), Failure::Group(answered(code)).applied()];
+            assert_eq!(told, [alone, in_group], "{code}");
+            assert_eq!(of_command(Failure::Group(answered(code))).applied(), in_group, "{code}");
+        }
+        for code in [50, 262, 11601, 10107, 112] {
+            assert!(of_command(Failure::Group(answered(code))).is_transient(), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_command_that_the_server_ended_is_known_from_one_that_fell_silent() {
+        let unconfirmed = |code| Failure::Concern { code, message: "slow".to_owned() };
+        assert!(was_ended(&of_command(Failure::Group(answered(50)))));
+        assert!(was_ended(&of_command(unconfirmed(50))));
+        assert!(!was_ended(&of_command(unconfirmed(64))));
+        assert!(!was_ended(&of_command(Failure::Group(answered(262)))));
+        assert!(!was_ended(&StoreError::unknown(ErrorKind::Timeout, "silent")));
+    }
 
     #[test]
     fn what_the_driver_saw_becomes_a_sentence() {

@@ -6,12 +6,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use lock_core::{LockName, StoreError};
+use lock_core::{ErrorKind, LockName, Released, StoreError};
 use mongodb::bson::{Bson, Document, doc};
 
 use crate::{
     error,
-    operation::{Query, Runner},
+    operation::{Query, Runner, doubting},
     records::{corrupt, garbled},
 };
 use std::sync::Arc;
@@ -45,7 +45,26 @@ impl Outcome {
     /// The error of a statement, unless it is one to be tried again by itself.
     pub(crate) fn error(&self, at: usize) -> Option<StoreError> {
         let (code, said) = self.failed.get(&at)?;
-        (!error::raced(*code)).then(|| error::of_statement(*code, said))
+        (!error::may_succeed_alone(*code)).then(|| doubting(error::of_statement(*code, said), self.in_doubt))
+    }
+
+    /// What became of a release, by which of them stand in the records; `None` if it is to be tried again by itself.
+    pub(crate) fn released(&self, at: usize, seen: &[bool]) -> Option<Result<Released, StoreError>> {
+        if seen.get(at).copied().unwrap_or_default() {
+            return Some(Ok(Released::Released));
+        }
+        if self.failed.contains_key(&at) {
+            return self.error(at).map(Err);
+        }
+        // If as many are seen as there were, the others were not held.
+        if !self.in_doubt && seen.iter().filter(|seen| **seen).count() == self.matched {
+            return Some(Ok(Released::NotHeld));
+        }
+        // One was released, and since taken and released again.
+        (!self.in_doubt).then(|| {
+            let message = "released or not held: the record was released again before it could be looked at";
+            Err(StoreError::unknown(ErrorKind::Contention, message))
+        })
     }
 }
 
@@ -85,12 +104,52 @@ impl Runner {
         names: Vec<&LockName>,
     ) -> Result<HashMap<String, Document>, StoreError> {
         let names: Vec<&str> = names.into_iter().map(LockName::as_str).collect();
-        let most = u32::try_from(names.len()).unwrap_or(u32::MAX);
+        let most = names.len();
         let found = self.read(Query { filter: doc! { "_id": { "$in": names } }, most }).await?;
         let named = |record: Document| match record.get_str("_id") {
             Ok(name) => Ok((name.to_owned(), record)),
             Err(error) => Err(corrupt("a record has no name").caused_by(error)),
         };
         found.into_iter().map(named).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lock_core::Applied;
+
+    fn outcome(matched: usize, failed: &[(usize, i32)], in_doubt: bool) -> Outcome {
+        let failed = failed.iter().map(|(at, code)| (*at, (*code, "some".to_owned()))).collect();
+        Outcome { matched, failed, in_doubt }
+    }
+
+    #[test]
+    fn a_statements_error_keeps_the_doubt_of_an_earlier_attempt() {
+        assert_eq!(outcome(1, &[(0, 16554)], false).error(0).unwrap().applied(), Applied::No);
+        assert_eq!(outcome(1, &[(0, 16554)], true).error(0).unwrap().applied(), Applied::Maybe);
+        assert!(outcome(1, &[(0, 16554)], true).error(1).is_none());
+        // A race and a primary that steps down: to be sent alone.
+        for code in [11000, 112, 10107, 11602] {
+            assert!(outcome(1, &[(0, code)], true).error(0).is_none(), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_release_is_told_by_what_stands_in_the_record() {
+        let released = |outcome: Outcome, seen: &[bool]| outcome.released(0, seen);
+        let yes = Some(Ok(Released::Released));
+        let plain =
+            |answer: Option<Result<Released, StoreError>>| answer.map(|answer| answer.map_err(|error| error.applied()));
+        assert_eq!(plain(released(outcome(2, &[], false), &[true, true])), yes);
+        // The first attempt did it, whatever the second one ran into.
+        assert_eq!(plain(released(outcome(0, &[(0, 16554)], true), &[true, false])), yes);
+        assert_eq!(plain(released(outcome(1, &[], false), &[false, true])), Some(Ok(Released::NotHeld)));
+        assert_eq!(plain(released(outcome(2, &[], false), &[false, true])), Some(Err(Applied::Maybe)));
+        // A write conflict or a step-down isn't "not held".
+        for code in [112, 10107] {
+            assert_eq!(plain(released(outcome(1, &[(0, code)], false), &[false, true])), None);
+        }
+        assert_eq!(plain(released(outcome(1, &[], true), &[false, true])), None);
     }
 }

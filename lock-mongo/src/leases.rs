@@ -4,8 +4,8 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use lock_core::{
-    AcquireRequest, Acquired, Entropy, ErrorKind, Grant, OsEntropy, ReleaseRequest, Released, RenewRequest, Renewed,
-    StoreError, Waiting,
+    AcquireRequest, Acquired, Entropy, ErrorKind, Grant, LockName, OsEntropy, ReleaseRequest, Released, RenewRequest,
+    Renewed, StoreError, Waiting,
 };
 use mongodb::{
     bson::{Document, doc},
@@ -13,8 +13,9 @@ use mongodb::{
 };
 
 use crate::{
+    error::was_ended,
     group::Statement,
-    operation::{Change, Runner},
+    operation::{Change, Runner, doubting, group_limit},
     records::{self, Record, garbled, millis, millis_from_now, token_value},
     sweep::Sweeper,
 };
@@ -73,31 +74,41 @@ impl Leases {
         }
     }
 
-    async fn acquire_one(&self, request: &AcquireRequest) -> Result<Acquired, StoreError> {
+    async fn acquire_one(&self, request: &AcquireRequest, limit: Duration) -> Result<Acquired, StoreError> {
         let change = fresh();
         let statement = self.acquire_statement(request, change)?;
-        let done = self.runner.change(alone(statement)).await?;
+        let done = self.runner.change(alone(statement), limit).await?;
         let fields = done.found.ok_or_else(|| garbled("the answer has no record"))?;
         told(request, &Record::new(&fields), change)
     }
 
-    async fn renew_one(&self, request: &RenewRequest) -> Result<Renewed, StoreError> {
-        let done = self.runner.change(alone(self.renew_statement(request, fresh()))).await?;
+    async fn renew_one(&self, request: &RenewRequest, limit: Duration) -> Result<Renewed, StoreError> {
+        let done = self.runner.change(alone(self.renew_statement(request, fresh())), limit).await?;
         Ok(if done.found.is_some() { Renewed::Held(request.ttl) } else { Renewed::Lost })
     }
 
-    async fn release_one(&self, request: &ReleaseRequest) -> Result<Released, StoreError> {
-        let change = fresh();
-        let done = self.runner.change(alone(self.release_statement(request, change))).await?;
+    /// `in_doubt`: whether a command with this number may have released it before.
+    async fn release_one(
+        &self,
+        request: &ReleaseRequest,
+        change: i64,
+        in_doubt: bool,
+        limit: Duration,
+    ) -> Result<Released, StoreError> {
+        let done = self.runner.change(alone(self.release_statement(request, change)), limit).await;
+        let done = done.map_err(|error| doubting(error, in_doubt))?;
         match done.found {
             Some(_) => Ok(Released::Released),
-            None if !done.in_doubt => Ok(Released::NotHeld),
-            None => {
-                let found = self.runner.find_all(vec![&request.name]).await.map_err(unread)?;
-                let released = found.get(request.name.as_str()).is_some_and(|it| was_released(it, change));
-                if released { Ok(Released::Released) } else { Err(in_doubt("it isn't yours any more")) }
-            }
+            None if !done.in_doubt && !in_doubt => Ok(Released::NotHeld),
+            None => self.was_freed(&request.name, change).await.map(|_| Released::Released),
         }
+    }
+
+    /// After a release that found nothing, and whose earlier attempt may have been what freed the lock: `true`, or an
+    /// error if that can't be known any more.
+    pub(crate) async fn was_freed(&self, name: &LockName, change: i64) -> Result<bool, StoreError> {
+        let found = self.runner.find_all(vec![name]).await.map_err(unread)?;
+        if found.get(name.as_str()).is_some_and(|it| was_released(it, change)) { Ok(true) } else { Err(in_doubt()) }
     }
 
     /// Who waits is mostly refused, and looks first: a read is answered at once, but a change that changes nothing only
@@ -123,11 +134,16 @@ impl Leases {
             return Ok(Vec::new());
         }
         if let [request] = asked {
-            return Ok(vec![self.acquire_one(request).await]);
+            return Ok(vec![self.acquire_one(request, self.runner.timeout).await]);
         }
         let changes: Vec<i64> = asked.iter().map(|_| fresh()).collect();
         let statements = asked.iter().zip(&changes).map(|(request, change)| self.acquire_statement(request, *change));
-        let outcome = self.runner.change_all(statements.collect::<Result<_, _>>()?).await?;
+        let outcome = match self.runner.change_all(statements.collect::<Result<_, _>>()?).await {
+            Err(error) if was_ended(&error) => {
+                return Ok(join_all(asked.iter().map(|request| self.acquire_one(request, self.rest()))).await);
+            }
+            outcome => outcome?,
+        };
         let found = self.runner.find_all(asked.iter().map(|one| &one.name).collect()).await;
         let found = found.map_err(unread)?;
         let answers = asked.iter().zip(&changes).enumerate().map(|(at, (request, change))| {
@@ -140,10 +156,10 @@ impl Leases {
                 match record {
                     // A record that is gone, an insert that raced with another, a request of this owner that overtook this
                     // one: rare, and to be asked for alone.
-                    None => self.acquire_one(request).await,
-                    Some(_) if outcome.failed.contains_key(&at) => self.acquire_one(request).await,
+                    None => self.acquire_one(request, self.runner.timeout).await,
+                    Some(_) if outcome.failed.contains_key(&at) => self.acquire_one(request, self.runner.timeout).await,
                     Some(record) if !record.was_changed_by(*change) && record.owner()? == Some(request.owner) => {
-                        self.acquire_one(request).await
+                        self.acquire_one(request, self.runner.timeout).await
                     }
                     Some(record) => told(request, &record, *change),
                 }
@@ -154,11 +170,16 @@ impl Leases {
 
     pub(crate) async fn renew_wave(&self, asked: &[&RenewRequest]) -> Result<Answers<Renewed>, StoreError> {
         if let [request] = asked {
-            return Ok(vec![self.renew_one(request).await]);
+            return Ok(vec![self.renew_one(request, self.runner.timeout).await]);
         }
         let changes: Vec<i64> = asked.iter().map(|_| fresh()).collect();
         let statements = asked.iter().zip(&changes).map(|(request, change)| self.renew_statement(request, *change));
-        let outcome = self.runner.change_all(statements.collect()).await?;
+        let outcome = match self.runner.change_all(statements.collect()).await {
+            Err(error) if was_ended(&error) => {
+                return Ok(join_all(asked.iter().map(|request| self.renew_one(request, self.rest()))).await);
+            }
+            outcome => outcome?,
+        };
         if outcome.is_complete(asked.len()) {
             return Ok(asked.iter().map(|request| Ok(Renewed::Held(request.ttl))).collect());
         }
@@ -172,7 +193,7 @@ impl Leases {
                 match found.get(request.name.as_str()).map(Record::new) {
                     Some(record) if record.was_changed_by(*change) => Ok(Renewed::Held(request.ttl)),
                     // Lost, or renewed by another request since: asked alone, it is told exactly.
-                    _ => self.renew_one(request).await,
+                    _ => self.renew_one(request, self.runner.timeout).await,
                 }
             }
         });
@@ -181,11 +202,18 @@ impl Leases {
 
     pub(crate) async fn release_wave(&self, asked: &[&ReleaseRequest]) -> Result<Answers<Released>, StoreError> {
         if let [request] = asked {
-            return Ok(vec![self.release_one(request).await]);
+            return Ok(vec![self.release_one(request, fresh(), false, self.runner.timeout).await]);
         }
         let changes: Vec<i64> = asked.iter().map(|_| fresh()).collect();
         let statements = asked.iter().zip(&changes).map(|(request, change)| self.release_statement(request, *change));
-        let outcome = self.runner.change_all(statements.collect()).await?;
+        let outcome = match self.runner.change_all(statements.collect()).await {
+            Err(error) if was_ended(&error) => {
+                let each = asked.iter().zip(&changes);
+                let alone = each.map(|(request, change)| self.release_one(request, *change, true, self.rest()));
+                return Ok(join_all(alone).await);
+            }
+            outcome => outcome?,
+        };
         if outcome.is_complete(asked.len()) {
             return Ok(asked.iter().map(|_| Ok(Released::Released)).collect());
         }
@@ -196,16 +224,19 @@ impl Leases {
             .zip(&changes)
             .map(|(request, change)| found.get(request.name.as_str()).is_some_and(|it| was_released(it, *change)))
             .collect();
-        // If as many are seen as there were, the others were not held; else one may have been released and since taken
-        // and released again.
-        let all_seen = !outcome.in_doubt && seen.iter().filter(|seen| **seen).count() == outcome.matched;
-        let answer = |(at, seen): (usize, &bool)| match (outcome.error(at), seen) {
-            (Some(error), _) => Err(error),
-            (None, true) => Ok(Released::Released),
-            (None, false) if all_seen => Ok(Released::NotHeld),
-            (None, false) => Err(in_doubt("it isn't yours any more")),
-        };
-        Ok(seen.iter().enumerate().map(answer).collect())
+        let (outcome, seen) = (&outcome, &seen);
+        let answers = asked.iter().zip(&changes).enumerate().map(|(at, (request, change))| async move {
+            match outcome.released(at, seen) {
+                Some(answer) => answer,
+                None => self.release_one(request, *change, outcome.in_doubt, self.runner.timeout).await,
+            }
+        });
+        Ok(join_all(answers).await)
+    }
+
+    /// What a group's time leaves for its requests alone.
+    fn rest(&self) -> Duration {
+        self.runner.timeout.saturating_sub(group_limit(self.runner.timeout))
     }
 }
 
@@ -223,8 +254,11 @@ fn alone(statement: Statement) -> Change {
 /// What a record says to the request that may have changed it.
 fn told(request: &AcquireRequest, record: &Record<'_>, change: i64) -> Result<Acquired, StoreError> {
     if record.was_changed_by(change) {
-        return Ok(Acquired::Granted(Grant::new(record.token()?, request.ttl)));
+        let token =
+            record.token().map_err(|error| garbled("granted under a token that can't be read").caused_by(error))?;
+        return Ok(Acquired::Granted(Grant::new(token, request.ttl)));
     }
+    record.is_sound()?;
     Ok(Acquired::Held(record.held()))
 }
 
@@ -238,7 +272,25 @@ fn unread(error: StoreError) -> StoreError {
 }
 
 /// What a release finds whose earlier attempt may have done it.
-pub(crate) fn in_doubt(what_is_known: &str) -> StoreError {
-    let message = format!("the connection broke; {what_is_known}, by this release or since before");
+fn in_doubt() -> StoreError {
+    let message = "an attempt was left unanswered; the lock isn't held any more, by this release or since before";
     StoreError::unknown(ErrorKind::Unreachable, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lock_core::{Applied, OwnerId};
+    use mongodb::bson::DateTime;
+
+    #[test]
+    fn a_grant_whose_token_cannot_be_read_is_no_refusal() {
+        let owner = OwnerId::random(&OsEntropy);
+        let request = AcquireRequest::new(LockName::new("x").unwrap(), owner, Duration::from_secs(1));
+        let time = DateTime::from_millis(1000);
+        let record = doc! { "token": 9e18, "changed_by": 7_i64, "free_at": time, "now": time };
+        let applied = |change| told(&request, &Record::new(&record), change).map_err(|error| error.applied());
+        assert_eq!(applied(7).unwrap_err(), Applied::Maybe);
+        assert_eq!(applied(8).unwrap_err(), Applied::No);
+    }
 }

@@ -56,13 +56,17 @@ pub(crate) struct Change {
 #[derive(Clone)]
 pub(crate) struct Query {
     pub(crate) filter: Document,
-    pub(crate) most: u32,
+    pub(crate) most: usize,
 }
 
 impl Runner {
-    /// Changes one record; answers with it, or with nothing if the filter found none.
-    pub(crate) async fn change(self: &Arc<Self>, change: Change) -> Result<Done<Option<Document>>, StoreError> {
-        self.run(move |runner| {
+    /// Changes one record within this time; answers with it, or with nothing if the filter found none.
+    pub(crate) async fn change(
+        self: &Arc<Self>,
+        change: Change,
+        limit: Duration,
+    ) -> Result<Done<Option<Document>>, StoreError> {
+        self.run(limit, move |runner| {
             let change = change.clone();
             async move {
                 let command = runner
@@ -73,7 +77,7 @@ impl Runner {
                     .projection(runner.pipelines.shown.clone())
                     .let_vars(literal(change.variables))
                     .write_concern(runner.write_concern())
-                    .max_time(runner.timeout);
+                    .max_time(limit);
                 Ok(command.await?)
             }
         })
@@ -81,17 +85,19 @@ impl Runner {
     }
 
     /// Changes many records, each by a statement of its own, and waits once until a majority has them all.
+    ///
+    /// The server gives up after [`group_limit`], so that time is left to send the statements alone.
     pub(crate) async fn change_many(self: &Arc<Self>, statements: Vec<Document>) -> Result<Done<Document>, StoreError> {
-        self.run(move |runner| {
+        self.run(self.timeout, move |runner| {
             let command = doc! {
                 "update": runner.collection.name(),
                 "updates": statements.clone(),
                 "ordered": false,
                 "writeConcern": { "w": "majority", "j": true, "wtimeout": records::millis(runner.timeout) },
-                "maxTimeMS": records::millis(runner.timeout),
+                "maxTimeMS": records::millis(group_limit(runner.timeout)),
             };
             async move {
-                let answer = runner.database.run_command(command).await?;
+                let answer = runner.database.run_command(command).await.map_err(Failure::Group)?;
                 Failure::of_concern(&answer).map_or(Ok(answer), Err)
             }
         })
@@ -102,14 +108,15 @@ impl Runner {
     ///
     /// From the primary, as it has them now: what decides about a lease was acknowledged by a majority before.
     pub(crate) async fn read(self: &Arc<Self>, query: Query) -> Result<Vec<Document>, StoreError> {
-        let found = self.run(move |runner| {
+        let found = self.run(self.timeout, move |runner| {
+            let most = i64::try_from(query.most).unwrap_or(i64::MAX);
             let command = doc! {
                 "find": runner.collection.name(),
                 "filter": query.filter.clone(),
                 "projection": runner.pipelines.shown.clone(),
                 "sort": { "_id": 1 },
-                "limit": i64::from(query.most),
-                "batchSize": i64::from(query.most),
+                "limit": most,
+                "batchSize": most,
                 "singleBatch": true,
                 "readConcern": { "level": "local" },
                 "maxTimeMS": records::millis(runner.timeout),
@@ -138,23 +145,25 @@ impl Runner {
         batch.into_iter().map(document).collect()
     }
 
-    /// Runs a command that may safely be run twice, as all of ours are: they name the owner and the token.
+    /// Runs a command that may safely be run twice, as all of ours are: they name the owner, or they don't match what they
+    /// have changed themselves.
     ///
     /// The driver's futures must not be dropped (its README, and RUST-937), so the command has a task of its own. Dropping
     /// this future, or running out of time, leaves that task to end by itself: it begins no further attempt.
     async fn run<T, F>(
         self: &Arc<Self>,
+        limit: Duration,
         command: impl Fn(Arc<Self>) -> F + Send + Sync + 'static,
     ) -> Result<Done<T>, StoreError>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, Failure>> + Send + 'static,
     {
-        let give_up = self.clock.now() + self.timeout;
+        let give_up = self.clock.now() + limit;
         let turn = tokio::select! {
             turn = Arc::clone(&self.turns).acquire_owned() => turn,
             () = self.clock.sleep_until(give_up) => {
-                let message = format!("no connection was free within {:?}", self.timeout);
+                let message = format!("no connection was free within {limit:?}");
                 return Err(StoreError::refused(ErrorKind::Timeout, message));
             }
         };
@@ -171,12 +180,10 @@ impl Runner {
                 let in_time = runner.clock.now() < give_up;
                 match failure.remedy() {
                     Remedy::TryAgain if in_time && conflicts < ATTEMPTS_IN_CONFLICT => conflicts += 1,
-                    Remedy::Reconnect if in_time && reconnected < ATTEMPTS_TO_RECONNECT => {
-                        reconnected += 1;
-                        in_doubt |= failure.applied() == Applied::Maybe;
-                    }
+                    Remedy::Reconnect if in_time && reconnected < ATTEMPTS_TO_RECONNECT => reconnected += 1,
                     _ => return Err(doubting(error::of_command(failure), in_doubt)),
                 }
+                in_doubt |= failure.applied() == Applied::Maybe;
             }
         });
         tokio::select! {
@@ -184,7 +191,7 @@ impl Runner {
                 Err(StoreError::unknown(ErrorKind::Other, "the runtime ended the operation").caused_by(error))
             }),
             () = self.clock.sleep_until(give_up) => {
-                let message = format!("the server didn't answer within {:?}", self.timeout);
+                let message = format!("the server didn't answer within {limit:?}");
                 Err(StoreError::unknown(ErrorKind::Timeout, message))
             }
         }
@@ -195,11 +202,38 @@ impl Runner {
     }
 }
 
+/// How long the server may take for a group: a quarter of the time, but a quarter of a second if there is as much.
+///
+/// One record that somebody else's transaction holds keeps the statements behind it waiting. They are sent alone then,
+/// within the rest of the time.
+pub(crate) fn group_limit(timeout: Duration) -> Duration {
+    (timeout / 4).max(Duration::from_millis(250)).min(timeout / 2)
+}
+
 /// An error of a later attempt says nothing of an earlier one that broke off.
-fn doubting(error: StoreError, in_doubt: bool) -> StoreError {
+pub(crate) fn doubting(error: StoreError, in_doubt: bool) -> StoreError {
     if in_doubt && error.applied() == Applied::No {
-        let message = format!("the connection broke, and then: {error}");
+        let message = format!("an attempt broke off, and then: {error}");
         return StoreError::unknown(error.kind(), message).caused_by(error);
     }
     error
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_leaves_time_to_send_its_requests_alone() {
+        for (timeout, limit) in [(5000, 1250), (800, 250), (400, 200), (100, 50)] {
+            assert_eq!(group_limit(Duration::from_millis(timeout)), Duration::from_millis(limit));
+        }
+    }
+
+    #[test]
+    fn what_may_have_been_applied_stays_so() {
+        let refused = || StoreError::refused(ErrorKind::Corrupt, "no number");
+        assert_eq!(doubting(refused(), true).applied(), Applied::Maybe);
+        assert_eq!(doubting(refused(), false).applied(), Applied::No);
+    }
 }

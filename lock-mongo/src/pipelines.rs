@@ -45,9 +45,10 @@ impl Pipelines {
         filter
     }
 
-    /// The record of this lock, while nobody can have it.
-    pub(crate) fn taken(&self, name: &LockName) -> Document {
-        doc! { "_id": name.as_str(), "$expr": self.taken.clone() }
+    /// The record of this lock, while nobody can have it, and unless this very change has freed it already: its number
+    /// stays there when somebody else is granted the lock, whom a second attempt must not take it from.
+    pub(crate) fn taken(&self, name: &LockName, change: i64) -> Document {
+        doc! { "_id": name.as_str(), "released_by": { "$ne": change }, "$expr": self.taken.clone() }
     }
 }
 
@@ -57,11 +58,11 @@ pub(crate) fn literal(variables: Document) -> Document {
 }
 
 /// The records whose names begin so and come after this one.
-pub(crate) fn page(prefix: &str, after: Option<&LockName>) -> Document {
+pub(crate) fn page(prefix: &str, after: Option<&str>) -> Document {
     // Only texts compare with a text, so a record with another kind of `_id` is none of ours.
     let mut range = doc! { "$gte": prefix };
     if let Some(after) = after {
-        range.insert("$gt", after.as_str());
+        range.insert("$gt", after);
     }
     if let Some(end) = records::after_all_with(prefix) {
         range.insert("$lt", end);
@@ -86,6 +87,12 @@ mod tests {
         assert_eq!(pipelines.acquire.len(), 4);
         assert_eq!(pipelines.shown.get("owner"), Some(&Bson::Int32(1)));
         assert!(!format!("{pipelines:?}").contains("//"));
+    }
+
+    #[test]
+    fn a_forced_release_never_matches_what_it_has_freed_itself() {
+        let filter = Pipelines::read().unwrap().taken(&LockName::new("x").unwrap(), 7);
+        assert_eq!(filter.get("released_by"), Some(&Bson::from(doc! { "$ne": 7_i64 })));
     }
 
     #[test]

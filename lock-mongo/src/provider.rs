@@ -8,14 +8,14 @@ use lock_core::{
     LockStatus, Operation, ReleaseRequest, Released, RenewRequest, Renewed, StoreError, Wake, Watch, in_waves,
 };
 use mongodb::{
-    bson::{Bson, doc},
+    bson::{Bson, Document, doc},
     options::ReturnDocument,
 };
 
 use crate::{
-    config::{Builder, Settings, Source},
+    config::{self, Builder, Settings, Source},
     group::MOST,
-    leases::{Leases, fresh, in_doubt},
+    leases::{Leases, fresh},
     operation::{Change, Query},
     pipelines::page,
     records::{self, Record, millis},
@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// How many locks a page of a list has at most.
-const LONGEST_PAGE: u32 = 1000;
+const LONGEST_PAGE: usize = 1000;
 
 /// Locks in a MongoDB collection. Clones share their connections.
 #[derive(Clone)]
@@ -49,6 +49,17 @@ impl MongoLocks {
     /// As [`Builder::build`].
     pub async fn connect(url: &str) -> Result<Self, StoreError> {
         Self::builder(url).build().await
+    }
+
+    /// What an administrator runs in `mongosh`, in the locks' database, where clients may not create an index;
+    /// `collection` if it isn't to be `leasehold_locks`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] if no collection can have that name.
+    pub fn ddl(collection: Option<&str>) -> Result<String, StoreError> {
+        let collection = collection.unwrap_or(config::COLLECTION);
+        config::check_collection(collection)?;
+        Ok(schema::create_by_hand(collection))
     }
 
     /// Sets a provider up, from a URL or from the application's own client or database.
@@ -93,23 +104,36 @@ impl Inner {
     }
 
     async fn list(&self, request: &ListRequest) -> Result<Vec<LockStatus>, StoreError> {
-        let filter = page(&request.prefix, request.after.as_ref());
-        let found = self.leases.runner.read(Query { filter, most: request.limit.clamp(1, LONGEST_PAGE) }).await?;
-        found.iter().map(|fields| Record::new(fields).status()).collect()
+        let most = usize::try_from(request.limit).unwrap_or(LONGEST_PAGE).clamp(1, LONGEST_PAGE);
+        let (mut statuses, mut after) = (Vec::new(), request.after.as_ref().map(|name| name.as_str().to_owned()));
+        loop {
+            let wanted = most - statuses.len();
+            let filter = page(&request.prefix, after.as_deref());
+            let found = self.leases.runner.read(Query { filter, most: wanted }).await?;
+            statuses.extend(found.iter().filter_map(listed));
+            // A page that is short says that nothing follows, so records that are left out are made up for.
+            let (is_short, is_full) = (found.len() < wanted, statuses.len() >= most);
+            let Some(last) = found.last().and_then(|fields| fields.get_str("_id").ok()) else { return Ok(statuses) };
+            if is_short || is_full {
+                return Ok(statuses);
+            }
+            after = Some(last.to_owned());
+        }
     }
 
     async fn force_release(&self, name: &LockName) -> Result<bool, StoreError> {
+        let number = fresh();
         let change = Change {
-            filter: self.leases.runner.pipelines.taken(name),
+            filter: self.leases.runner.pipelines.taken(name, number),
             pipeline: Arc::clone(&self.leases.runner.pipelines.force_release),
-            variables: doc! { "retention": millis(self.leases.retention), "change": fresh() },
+            variables: doc! { "retention": millis(self.leases.retention), "change": number },
             upsert: false,
             // As it was.
             returned: ReturnDocument::Before,
         };
-        let done = self.leases.runner.change(change).await?;
+        let done = self.leases.runner.change(change, self.leases.runner.timeout).await?;
         let Some(before) = done.found else {
-            return if done.in_doubt { Err(in_doubt("it is nobody's any more")) } else { Ok(false) };
+            return if done.in_doubt { self.leases.was_freed(name, number).await } else { Ok(false) };
         };
         let owned = matches!(before.get("owner"), Some(Bson::String(_)));
         Ok(owned && Record::new(&before).expires_in().map_or(true, |left| !left.is_zero()))
@@ -183,6 +207,12 @@ impl fmt::Debug for MongoLocks {
             .field("collection", &self.inner.leases.runner.collection.namespace().to_string())
             .finish_non_exhaustive()
     }
+}
+
+/// A record in a list; one that can't be read is left out, so that it doesn't hide the others.
+fn listed(fields: &Document) -> Option<LockStatus> {
+    let status = Record::new(fields).status();
+    status.inspect_err(|error| tracing::warn!(id = ?fields.get("_id"), %error, "a record is left out of a list")).ok()
 }
 
 fn only<A>(answers: Vec<Result<A, StoreError>>) -> Result<A, StoreError> {

@@ -97,6 +97,12 @@ impl<'a> Record<'a> {
         }
     }
 
+    /// Whether others can ever get it: where the time or the token can't be read, nobody is granted it.
+    pub(crate) fn is_sound(&self) -> Result<(), StoreError> {
+        self.free_in()?;
+        self.token().map(drop)
+    }
+
     pub(crate) fn status(&self) -> Result<LockStatus, StoreError> {
         let token = self.token()?;
         let (expires_in, free_in) = (self.expires_in()?, self.free_in()?);

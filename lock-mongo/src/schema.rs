@@ -85,7 +85,7 @@ async fn database(settings: &Settings, heartbeats: &Heartbeats) -> Result<Databa
             let mut options = address.options(settings.connect_timeout, settings.connections).await?;
             options.sdam_event_handler = Some(heartbeats.handler());
             let default = options.default_database.clone();
-            let client = Client::with_options(options).map_err(|error| error::of_command(error.into()))?;
+            let client = Client::with_options(options).map_err(|error| error::of_reading(error.into()))?;
             (client, default)
         }
     };
@@ -101,17 +101,17 @@ async fn database(settings: &Settings, heartbeats: &Heartbeats) -> Result<Databa
 
 async fn look(database: &Database, settings: &Settings) -> Result<Kind, StoreError> {
     let hello = database.client().database("admin").run_command(doc! { "hello": 1 }).await;
-    let hello = hello.map_err(|error| error::of_command(error.into()))?;
+    let hello = hello.map_err(|error| error::of_reading(error.into()))?;
     let kind = judge(&hello)?;
     check_collection(database, &settings.collection).await?;
     let (collection, limit) = (settings.collection.as_str(), settings.connect_timeout / 2);
     if kind == Kind::Replicated {
         find_majority(database, collection, limit).await?;
     }
-    try_to_write(database, collection, limit).await.map_err(error::of_command)?;
+    try_to_write(database, collection, limit).await.map_err(error::of_reading)?;
     match ensure_index(database, collection, settings.create_index, limit).await {
         Err(failure) if failure.code() == Some(UNAUTHORIZED) => Err(no_right_to_index(collection, failure)),
-        Err(failure) => Err(error::of_command(failure)),
+        Err(failure) => Err(error::of_reading(failure)),
         Ok(true) => Ok(kind),
         Ok(false) => Err(no_index(collection)),
     }
@@ -171,7 +171,7 @@ async fn find_majority(database: &Database, collection: &str, limit: Duration) -
             ErrorKind::Unreachable,
             "the primary stepped down when asked whether a majority follows it: check that the set's members run and see each other, and try again",
         ),
-        _ => error::of_command(failure),
+        _ => error::of_reading(failure),
     })
 }
 
@@ -227,9 +227,11 @@ async fn has_index(database: &Database, collection: &str) -> Result<bool, Failur
     Ok(batch.is_ok_and(|batch| batch.iter().any(sweeps)))
 }
 
-fn create_by_hand(collection: &str) -> String {
+/// For `mongosh`.
+pub(crate) fn create_by_hand(collection: &str) -> String {
+    let collection = serde_json::Value::from(collection);
     format!(
-        "db.getCollection(\"{collection}\").createIndex({{{FORGET_AT}: 1}}, {{name: \"{INDEX}\", expireAfterSeconds: 0}})"
+        "db.getCollection({collection}).createIndex({{{FORGET_AT}: 1}}, {{name: \"{INDEX}\", expireAfterSeconds: 0}})"
     )
 }
 

@@ -41,7 +41,7 @@ impl Sweeper {
             if let Err(error) =
                 schema::ensure_index(&runner.database, runner.collection.name(), create, runner.timeout).await
             {
-                tracing::debug!(error = %crate::error::of_command(error), "no look at the index; the next time will do");
+                tracing::debug!(error = %crate::error::of_reading(error), "no look at the index; the next time will do");
             }
         });
     }

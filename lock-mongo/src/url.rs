@@ -54,14 +54,22 @@ pub(crate) fn without_ours(url: &str) -> Result<Address, StoreError> {
 /// The hosts of what comes after `://`; nothing if they can't be told from a password.
 fn hosts(rest: &str) -> String {
     let (base, query) = rest.split_once('?').unwrap_or((rest, ""));
-    let after = match base.rsplit_once('@') {
-        Some((_, after)) => after,
-        // A question mark within a password, unescaped.
-        None if query.contains('@') => "",
-        None => base,
+    let first = |text: &'_ str| text.split('/').next().unwrap_or_default().to_owned();
+    let hosts = match base.rsplit_once('@') {
+        // A question mark within a password, unescaped: the hosts may be anywhere.
+        _ if query.contains('@') => String::new(),
+        Some((_, after)) => first(after),
+        // The @ may have been forgotten, and what looks like hosts be a user and a password.
+        None => Some(first(base)).filter(|hosts| hosts.split(',').all(is_host)).unwrap_or_default(),
     };
-    let hosts = after.split('/').next().unwrap_or_default();
-    if hosts.is_empty() { "servers that can't be told".to_owned() } else { hosts.to_owned() }
+    if hosts.is_empty() { "servers that can't be told".to_owned() } else { hosts }
+}
+
+/// Whether nothing but a port follows a colon.
+fn is_host(text: &str) -> bool {
+    // The colons of an IPv6 address stand in brackets.
+    let after = text.split_once(']').map_or(text, |(_, after)| after);
+    after.split_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_ok())
 }
 
 impl Address {
@@ -139,7 +147,11 @@ mod tests {
             ("u:s3c@ret@h/x", "h"),
             ("u:s3c/ret@h/x", "h"),
             ("u:s3c?ret@h/x", "servers that can't be told"),
+            ("u:a@s3cret?b@h/x", "servers that can't be told"),
+            ("u:s3cret/x", "servers that can't be told"),
+            ("h1,u:s3cret/x", "servers that can't be told"),
             ("h1,h2", "h1,h2"),
+            ("h1:27017,[::1]:27018/x?a=b", "h1:27017,[::1]:27018"),
         ] {
             assert_eq!(hosts(rest), shown, "{rest}");
         }

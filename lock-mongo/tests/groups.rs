@@ -11,6 +11,7 @@ use lock_core::{
     AcquireRequest, Acquired, ErrorKind, Grant, LockProvider, LockState, ReleaseRequest, Released, RenewRequest,
     Renewed, StoreError, Waiting,
 };
+use mongodb::bson::doc;
 
 fn pairs(requests: &[AcquireRequest], answers: Vec<Result<Acquired, StoreError>>) -> Vec<(AcquireRequest, Grant)> {
     let all = requests.iter().cloned().zip(answers);
@@ -161,10 +162,39 @@ async fn racing_inserts_of_one_name_are_one_grant() {
     place.clear().await;
 }
 
+/// Somebody else's transaction holds one of the records: the others' leases must not wait for it.
+async fn a_record_under_a_foreign_transaction_costs_the_others_nothing() {
+    let place = Place::new().await;
+    let locks = place.builder().operation_timeout(seconds(2)).build().await.unwrap();
+    let requests: Vec<_> = ["a", "b", "c", "d"].into_iter().map(|lock| ask(lock, seconds(60))).collect();
+    let held = pairs(&requests, locks.acquire_many(&requests).await);
+    let mut session = place.client.start_session().await.unwrap();
+    session.start_transaction().await.unwrap();
+    let theirs = place.records();
+    theirs.update_one(doc! { "_id": "b" }, doc! { "$set": { "x": 1 } }).session(&mut session).await.unwrap();
+
+    let renewals: Vec<_> = held.iter().map(|(request, grant)| again(request, *grant)).collect();
+    let renewed = locks.renew_many(&renewals).await;
+    let acquired = locks.acquire_many(&requests).await;
+    let releases: Vec<_> = held.iter().map(|(request, grant)| give_back(request, *grant)).collect();
+    let released = locks.release_many(&releases).await;
+    session.abort_transaction().await.unwrap();
+    for at in [0, 2, 3] {
+        assert_eq!(renewed[at].clone().unwrap(), Renewed::Held(seconds(60)), "{at}");
+        assert_eq!(granted(acquired[at].clone().unwrap()).token, held[at].1.token, "{at}");
+        assert_eq!(released[at].clone().unwrap(), Released::Released, "{at}");
+    }
+    for error in [renewed[1].as_ref().err(), acquired[1].as_ref().err(), released[1].as_ref().err()] {
+        assert_eq!(error.map(StoreError::kind), Some(ErrorKind::Timeout), "{error:?}");
+    }
+    place.clear().await;
+}
+
 testbed::server_tests!(testbed::mongo =>
     groups_of_several_clients_share_out_the_locks,
     answers_come_in_the_order_of_the_requests_even_for_one_lock_twice,
     strangers_change_nothing_in_a_group,
     more_than_one_command_carries,
     racing_inserts_of_one_name_are_one_grant,
+    a_record_under_a_foreign_transaction_costs_the_others_nothing,
 );

@@ -77,12 +77,12 @@ async fn at_least_for_is_kept_by_the_server() {
     place.clear().await;
 }
 
-async fn tokens_rise_over_a_dropped_collection_even_within_a_millisecond() {
+async fn tokens_rise_over_a_dropped_collection() {
     let place = Place::new().await;
     let locks = place.locks().await;
     let mut last = 0;
     for round in 0..20 {
-        // Grants of one record outrun the clock's milliseconds at most by as many as there were.
+        // A drop takes the server longer than the millisecond in which tokens could be alike.
         let token = if round % 2 == 0 {
             place.records().drop().await.unwrap();
             take(&locks, "x").await.1.token.get()
@@ -176,6 +176,48 @@ async fn a_list_is_in_byte_order_and_shows_only_our_records() {
     place.records().insert_one(doc! { "_id": "bad", "free_at": DateTime::MAX, "token": "9" }).await.unwrap();
     let error = locks.inspect(&name("bad")).await.unwrap_err();
     assert_eq!(error.kind(), lock_core::ErrorKind::Corrupt, "{error}");
+    // It hides none of the others in a list, not even in a page that it would be all of.
+    let ask = |prefix: &str, limit| ListRequest { prefix: prefix.to_owned(), after: Some(name("b")), limit };
+    assert_eq!(locks.list(&ask("b", 1)).await.unwrap().len(), 0);
+    assert_eq!(locks.list(&ask("", 1)).await.unwrap()[0].name, name("ä"));
+    place.clear().await;
+}
+
+async fn what_is_no_time_or_no_token_is_never_handed_out() {
+    let place = Place::new().await;
+    let locks = place.locks().await;
+    let over = DateTime::from_millis(1000);
+    for (at, (free_at, token)) in [
+        (Bson::from("2020"), Bson::from(7_i64)),
+        (5.into(), 7_i64.into()),
+        (false.into(), 7_i64.into()),
+        (Bson::Null, 7_i64.into()),
+        (Bson::MaxKey, 7_i64.into()),
+        // Above the clock, so that the next token would be a fraction.
+        (over.into(), 9e18.into()),
+        (over.into(), "9".into()),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let lock = format!("{at}");
+        place.records().insert_one(doc! { "_id": &lock, "free_at": &free_at, "token": &token }).await.unwrap();
+        let before = place.record(&lock).await;
+        let alone = locks.acquire(&ask(&lock, seconds(30))).await;
+        let group = locks.acquire_many(&[ask(&lock, seconds(30)), ask("good", seconds(30))]).await;
+        for answer in [&alone, &group[0]] {
+            let error = answer.as_ref().unwrap_err();
+            assert!(
+                error.kind() == lock_core::ErrorKind::Corrupt && error.applied() == lock_core::Applied::No,
+                "{error}"
+            );
+        }
+        assert_eq!(place.record(&lock).await, before, "{free_at} {token}");
+        if token == Bson::Int64(7) {
+            assert!(!locks.force_release(&name(&lock)).await.unwrap(), "nobody held it");
+            assert!(take(&locks, &lock).await.1.token.get() > 7, "{free_at}");
+        }
+    }
     place.clear().await;
 }
 
@@ -226,10 +268,11 @@ testbed::server_tests!(testbed::mongo =>
     an_expired_lease_is_nobodys_and_rests_for_its_grace,
     asking_again_and_late_renewals_never_shorten_a_lease_or_change_its_token,
     at_least_for_is_kept_by_the_server,
-    tokens_rise_over_a_dropped_collection_even_within_a_millisecond,
+    tokens_rise_over_a_dropped_collection,
     a_refused_request_changes_nothing_and_makes_no_record,
     the_index_never_sweeps_a_lease,
     a_list_is_in_byte_order_and_shows_only_our_records,
+    what_is_no_time_or_no_token_is_never_handed_out,
     dropped_futures_leave_the_client_usable,
     an_applications_own_client_and_database_will_do,
 );
