@@ -61,6 +61,10 @@ fn main() -> ExitCode {
     if let Err(failure) = enough_descriptors() {
         return end(voice, Err(failure));
     }
+    if matches!(cli.task, Task::Run(_)) {
+        // Before there are threads, which inherit it: what comes from now on is kept until it can be told apart.
+        signals::hold();
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return end(voice, Err(Failure::internal(format!("no threads to work with: {error}")))),

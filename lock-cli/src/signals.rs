@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use nix::sys::signal::{SigSet, Signal};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
@@ -21,8 +22,21 @@ const PASSED_ON: [fn() -> SignalKind; 6] = [
 #[derive(Debug)]
 pub(crate) struct Signals(mpsc::UnboundedReceiver<i32>);
 
+/// Blocks what will be passed on, in this thread and in those it starts from now on, until [`Signals::take`].
+///
+/// Between a handler's installation and its listener's a signal would be handled, and heard by nobody.
+pub(crate) fn hold() {
+    // It can't fail: the set is a valid one.
+    let _ = passed_on().thread_block();
+}
+
+fn passed_on() -> SigSet {
+    let numbers = PASSED_ON.map(|kind| kind().as_raw_value());
+    numbers.into_iter().filter_map(|number| Signal::try_from(number).ok()).collect()
+}
+
 impl Signals {
-    /// Begins to take signals in.
+    /// Begins to take signals in, those that were held first. In the thread that held them.
     ///
     /// Those that we were started with as ignored (nohup(1); `&` in a script) stay so, for the command too: an
     /// ignored signal is inherited and a handled one isn't.
@@ -41,6 +55,8 @@ impl Signals {
             let sender = sender.clone();
             tokio::spawn(async move { while arrivals.recv().await.is_some() && sender.send(number).is_ok() {} });
         }
+        // In this thread alone, which is enough: a signal to the process goes to any thread that doesn't block it.
+        passed_on().thread_unblock()?;
         Ok(Self(receiver))
     }
 
