@@ -81,7 +81,7 @@ fn ctrl_c_reaches_the_command_and_the_terminal_comes_back() {
         "$L" run "$LOCK" -- sh -c '
             trap "echo got-it; exit 9" INT
             while set -- $(cat /proc/$$/stat); [ "$5" != "$8" ]; do :; done
-            echo r""eady; while :; do sleep 0.02; done'
+            sleep 100 & echo r""eady; wait; wait'
         echo "code=$?"
         read line; echo "read=$line"
     "#;
