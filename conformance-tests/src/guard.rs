@@ -65,7 +65,8 @@ pub async fn lost_when_the_record_is_deleted(h: &dyn Harness) -> Outcome {
 /// L1: Neither a release nor a drop reads as a loss (a channel whose sender is dropped must not be taken for one).
 pub async fn not_lost_on_a_normal_release(h: &dyn Harness) -> Outcome {
     let (locks, provider) = (client(h).await?, h.provider().await?);
-    let lease = ttl(&provider, 600);
+    // Longer than a busy disk stands still.
+    let lease = ttl(&provider, 2000);
     for released in [true, false] {
         let name = fresh_name("normal")?;
         let guard = locks.lock(name.as_str()).ttl(lease).acquire().await?;

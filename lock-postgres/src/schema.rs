@@ -129,8 +129,11 @@ impl Server {
     }
 
     async fn create(&self, connection: &mut PgConnection, schema: &Schema) -> Result<(), StoreError> {
-        // Several statements sent as one are one transaction, and leave none open when one of them fails.
-        let created = sqlx::raw_sql(AssertSqlSafe(script(schema, !self.has_schema))).execute(connection).await;
+        // Several statements sent as one are one transaction, and leave none open when one of them fails. Whoever creates it
+        // at the same time, as twenty processes of one fleet may, is waited for longer than for a lock's row.
+        let patient = "SELECT set_config('lock_timeout', '0', true);";
+        let script = format!("{patient}\n{}", script(schema, !self.has_schema));
+        let created = sqlx::raw_sql(AssertSqlSafe(script)).execute(connection).await;
         match created {
             Ok(_) => Ok(()),
             Err(error) if error::answered(&error).is_some_and(|answer| answer.code() == "42501") => {

@@ -3,9 +3,11 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::{Place, again, give_back, granted, name, seconds, take};
-use lock_core::{Acquired, ErrorKind, LockProvider, LockState, Released, Renewed};
-use lock_postgres::PostgresLocks;
+use lock_core::{Acquired, Clock, ErrorKind, LockProvider, LockState, Released, Renewed, SystemClock};
+use lock_postgres::{PostgresLocks, sqlx};
 
 async fn many_that_start_at_once_create_it_once() {
     let place = Place::new().await;
@@ -17,6 +19,19 @@ async fn many_that_start_at_once_create_it_once() {
             u32::from(matches!(locks.acquire(&common::ask("one", seconds(30))).await.unwrap(), Acquired::Granted(_)));
     }
     assert_eq!(grants, 1);
+    place.clear().await;
+}
+
+async fn who_creates_it_slowly_is_waited_for() {
+    let place = Place::new().await;
+    let mut other = place.admin.begin().await.unwrap();
+    sqlx::query("SELECT pg_advisory_xact_lock(7307182319120318565)").execute(&mut *other).await.unwrap();
+    let building = tokio::spawn(place.builder().build());
+    // Longer than a statement waits for a lock's row.
+    let enough = SystemClock.now() + Duration::from_millis(700);
+    SystemClock.sleep_until(enough).await;
+    other.rollback().await.unwrap();
+    building.await.unwrap().unwrap();
     place.clear().await;
 }
 
@@ -179,6 +194,7 @@ async fn hostile_names_stay_apart_and_are_listed_in_byte_order() {
 
 testbed::server_tests!(testbed::postgres =>
     many_that_start_at_once_create_it_once,
+    who_creates_it_slowly_is_waited_for,
     a_role_that_may_not_create_uses_what_the_administrator_made,
     a_role_that_owns_the_schema_but_may_create_none_creates_the_table,
     tokens_rise_when_the_record_or_the_schema_is_gone,
