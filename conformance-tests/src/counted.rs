@@ -7,8 +7,8 @@ use std::sync::{
 
 use async_trait::async_trait;
 use lock_core::{
-    AcquireRequest, Acquired, Capabilities, ListRequest, LockName, LockProvider, LockStatus, ReleaseRequest, Released,
-    RenewRequest, Renewed, StoreError, Watch,
+    AcquireRequest, Acquired, Capabilities, ListRequest, LockName, LockProvider, LockStatus, OwnerId, ReleaseRequest,
+    Released, RenewRequest, Renewed, StoreError, Watch,
 };
 
 /// Counts the operations that reach a provider; several together are one.
@@ -50,8 +50,8 @@ impl LockProvider for Counted {
         self.store().release(request).await
     }
 
-    async fn watch(&self, name: &LockName) -> Result<Watch, StoreError> {
-        self.store().watch(name).await
+    async fn watch(&self, name: &LockName, owner: OwnerId) -> Result<Watch, StoreError> {
+        self.store().watch(name, owner).await
     }
 
     async fn inspect(&self, name: &LockName) -> Result<Option<LockStatus>, StoreError> {

@@ -10,8 +10,8 @@ use std::{
 use async_trait::async_trait;
 use futures_util::future::{BoxFuture, join_all};
 use lock_core::{
-    AcquireRequest, Acquired, Capabilities, ErrorKind, ListRequest, LockName, LockProvider, LockStatus, ReleaseRequest,
-    Released, RenewRequest, Renewed, StoreError, Watch,
+    AcquireRequest, Acquired, Capabilities, ErrorKind, ListRequest, LockName, LockProvider, LockStatus, OwnerId,
+    ReleaseRequest, Released, RenewRequest, Renewed, StoreError, Watch,
 };
 use tokio::sync::{oneshot, watch};
 
@@ -136,8 +136,8 @@ impl LockProvider for Unreliable {
         self.send(Some(&request.name), |store| Box::pin(async move { store.release(&wish).await })).await
     }
 
-    async fn watch(&self, name: &LockName) -> Result<Watch, StoreError> {
-        self.store.watch(name).await
+    async fn watch(&self, name: &LockName, owner: OwnerId) -> Result<Watch, StoreError> {
+        self.store.watch(name, owner).await
     }
 
     async fn inspect(&self, name: &LockName) -> Result<Option<LockStatus>, StoreError> {

@@ -29,6 +29,9 @@ pub struct Capabilities {
     pub permits: bool,
     /// Whether it can record finished ticks.
     pub ticks: bool,
+    /// Whether a lease can be renewed by whoever knows its owner and token. Otherwise it lives off the session of the
+    /// client that acquired it, and only that one can.
+    pub portable_leases: bool,
     /// How many operations one request can carry; `None` if sending them together gains nothing.
     pub grouping: Option<NonZeroUsize>,
 }
@@ -52,6 +55,7 @@ impl Capabilities {
             shared: false,
             permits: false,
             ticks: false,
+            portable_leases: true,
             grouping: None,
         }
     }
@@ -76,7 +80,7 @@ pub struct TtlRange {
     pub min: Duration,
     /// The longest.
     pub max: Duration,
-    /// The steps in which it counts; the holder's margin is at least this.
+    /// How exactly it keeps what it says it granted; the holder's margin is at least this.
     pub granularity: Duration,
 }
 

@@ -13,6 +13,7 @@ use crate::{
     capability::Capabilities,
     error::{ErrorKind, StoreError},
     name::LockName,
+    owner::OwnerId,
     provider::LockProvider,
     request::{AcquireRequest, Acquired, ListRequest, LockStatus, ReleaseRequest, Released, RenewRequest, Renewed},
     wake::Watch,
@@ -180,8 +181,8 @@ impl LockProvider for Grouped {
         self.releases.send(request.clone(), self.most(), many).await
     }
 
-    async fn watch(&self, name: &LockName) -> Result<Watch, StoreError> {
-        self.inner.watch(name).await
+    async fn watch(&self, name: &LockName, owner: OwnerId) -> Result<Watch, StoreError> {
+        self.inner.watch(name, owner).await
     }
 
     async fn inspect(&self, name: &LockName) -> Result<Option<LockStatus>, StoreError> {

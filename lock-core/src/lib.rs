@@ -1,5 +1,6 @@
 //! The contract of a distributed lock, and everything that is the same for every store.
 
+mod agenda;
 mod batch;
 mod capability;
 mod client;
@@ -17,6 +18,7 @@ mod timing;
 mod token;
 mod wake;
 
+pub use agenda::Agenda;
 pub use batch::{Request, in_waves};
 pub use capability::{Capabilities, Durability, Fairness, KeptBy, TtlRange, Wake};
 pub use client::{Busy, Lease, LeaseGuard, Lock, LockError, Locks, LocksBuilder, LossReason, Lost, ReleaseOutcome};

@@ -14,6 +14,7 @@ use crate::{
     clock::{Clock, Moment, SystemClock},
     error::StoreError,
     name::LockName,
+    owner::OwnerId,
     provider::LockProvider,
     record::{Record, Verdict},
     request::{AcquireRequest, Acquired, ListRequest, LockStatus, ReleaseRequest, Released, RenewRequest, Renewed},
@@ -139,7 +140,7 @@ impl LockProvider for MemoryLocks {
         Ok(answer)
     }
 
-    async fn watch(&self, name: &LockName) -> Result<Watch, StoreError> {
+    async fn watch(&self, name: &LockName, _owner: OwnerId) -> Result<Watch, StoreError> {
         Ok(self.wakes.subscribe(name))
     }
 

@@ -9,6 +9,7 @@ use crate::{
     capability::Capabilities,
     error::StoreError,
     name::LockName,
+    owner::OwnerId,
     request::{AcquireRequest, Acquired, ListRequest, LockStatus, ReleaseRequest, Released, RenewRequest, Renewed},
     wake::Watch,
 };
@@ -46,9 +47,12 @@ pub trait LockProvider: fmt::Debug + Send + Sync + 'static {
     /// Wakes the watchers if somebody waits.
     async fn release(&self, request: &ReleaseRequest) -> Result<Released, StoreError>;
 
-    /// Subscribes to wake-ups for a lock. Once it returns, no release is missed without a wake-up
+    /// Subscribes this asker to wake-ups for a lock. Once it returns, no release is missed without a wake-up
     /// (a cut subscription wakes everybody when it is made good). Several watches share one connection.
-    async fn watch(&self, name: &LockName) -> Result<Watch, StoreError>;
+    ///
+    /// A store that queues its askers wakes `owner` alone when its turn may have come; it learns of the place in the
+    /// queue by [`acquire`](Self::acquire), which may come before or after. Other stores wake all who watch the lock.
+    async fn watch(&self, name: &LockName, owner: OwnerId) -> Result<Watch, StoreError>;
 
     /// What is known of a lock; `None` where the store has no record of it, which means free.
     async fn inspect(&self, name: &LockName) -> Result<Option<LockStatus>, StoreError>;

@@ -2,49 +2,68 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    fmt,
+    hash::Hash,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::sync::{Notify, watch};
 
 use crate::name::LockName;
 
-/// The watchers of one process, by lock. Every provider has one, and calls [`wake`](Self::wake) for each event it hears.
-#[derive(Clone, Debug, Default)]
-pub struct WakeHub {
-    watched: Arc<Mutex<HashMap<LockName, watch::Sender<u64>>>>,
+/// The watchers of one process. Every provider has one, and calls [`wake`](Self::wake) for each event it hears.
+///
+/// Watchers are kept by lock where an event concerns all who wait for it, and by owner
+/// ([`OwnerId`](crate::OwnerId) as `K`) where each waiter has an event of its own: its predecessor's leaving a queue.
+#[derive(Clone, Debug)]
+pub struct WakeHub<K = LockName> {
+    watched: Arc<Mutex<HashMap<K, watch::Sender<u64>>>>,
     /// Told whenever the last watcher has left.
     emptied: Arc<Notify>,
 }
 
-impl WakeHub {
-    /// Subscribes. Wake-ups that come from now on are not missed, not even between two calls of [`Watch::woken`].
-    #[must_use]
-    pub fn subscribe(&self, name: &LockName) -> Watch {
-        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        let events = watched.entry(name.clone()).or_default().subscribe();
-        Watch { events: Some(events), name: name.clone(), hub: self.clone() }
+impl<K> Default for WakeHub<K> {
+    fn default() -> Self {
+        Self { watched: Arc::default(), emptied: Arc::default() }
     }
+}
 
+impl WakeHub {
     /// Wakes the watchers of one lock.
     pub fn wake(&self, name: &str) {
-        let watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, events)) = LockName::new(name).ok().and_then(|name| watched.get_key_value(&name)) {
+        if let Ok(name) = LockName::new(name) {
+            self.wake_one(&name);
+        }
+    }
+}
+
+impl<K: Clone + Eq + Hash + Send + Sync + 'static> WakeHub<K> {
+    /// Subscribes. Wake-ups that come from now on are not missed, not even between two calls of [`Watch::woken`].
+    #[must_use]
+    pub fn subscribe(&self, key: &K) -> Watch {
+        let events = self.table().entry(key.clone()).or_default().subscribe();
+        let (hub, key) = (self.clone(), key.clone());
+        Watch { events: Some(events), leave: Some(Box::new(move |events| hub.leave(&key, events))) }
+    }
+
+    /// Wakes the watchers of this lock or owner.
+    pub fn wake_one(&self, key: &K) {
+        if let Some(events) = self.table().get(key) {
             events.send_modify(|count| *count += 1);
         }
     }
 
     /// Wakes everybody: events may have been missed (a subscription was cut), or they don't say which lock they are for.
     pub fn wake_all(&self) {
-        for events in self.watched.lock().unwrap_or_else(PoisonError::into_inner).values() {
+        for events in self.table().values() {
             events.send_modify(|count| *count += 1);
         }
     }
 
-    /// The locks that are watched now, in no order: for providers whose events don't say which lock they are for.
+    /// What is watched now, in no order: for providers whose events don't say which lock they are for.
     #[must_use]
-    pub fn watched(&self) -> Vec<LockName> {
-        self.watched.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+    pub fn watched(&self) -> Vec<K> {
+        self.table().keys().cloned().collect()
     }
 
     /// Returns once nobody watches anything: a subscription at the store may end then. Cancel safe.
@@ -60,21 +79,36 @@ impl WakeHub {
         }
     }
 
-    /// Whether anybody watches anything.
+    /// Whether nobody watches anything.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.watched.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        self.table().is_empty()
+    }
+
+    fn table(&self) -> MutexGuard<'_, HashMap<K, watch::Sender<u64>>> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn leave(&self, key: &K, events: watch::Receiver<u64>) {
+        let mut watched = self.table();
+        drop(events);
+        if watched.get(key).is_some_and(|events| events.receiver_count() == 0) {
+            watched.remove(key);
+            if watched.is_empty() {
+                self.emptied.notify_waiters();
+            }
+        }
     }
 }
 
 /// A subscription to one lock's wake-ups; dropping it ends it.
-#[derive(Debug)]
 pub struct Watch {
-    /// Taken on drop, so that the hub sees who is left.
     events: Option<watch::Receiver<u64>>,
-    name: LockName,
-    hub: WakeHub,
+    /// Taken on drop, with the events, so that the hub sees who is left.
+    leave: Option<Leave>,
 }
+
+type Leave = Box<dyn FnOnce(watch::Receiver<u64>) + Send + Sync>;
 
 impl Watch {
     /// Returns when the lock *may* have become free since the last call returned. A hint, never trusted.
@@ -90,15 +124,16 @@ impl Watch {
     }
 }
 
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch").field("events", &self.events).finish_non_exhaustive()
+    }
+}
+
 impl Drop for Watch {
     fn drop(&mut self) {
-        let mut watched = self.hub.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(self.events.take());
-        if watched.get(&self.name).is_some_and(|events| events.receiver_count() == 0) {
-            watched.remove(&self.name);
-            if watched.is_empty() {
-                self.hub.emptied.notify_waiters();
-            }
+        if let (Some(leave), Some(events)) = (self.leave.take(), self.events.take()) {
+            leave(events);
         }
     }
 }

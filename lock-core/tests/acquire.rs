@@ -281,8 +281,8 @@ async fn concurrent_acquires_share_requests() {
         async fn release(&self, request: &ReleaseRequest) -> Result<Released, StoreError> {
             self.0.release(request).await
         }
-        async fn watch(&self, name: &LockName) -> Result<Watch, StoreError> {
-            self.0.watch(name).await
+        async fn watch(&self, name: &LockName, owner: OwnerId) -> Result<Watch, StoreError> {
+            self.0.watch(name, owner).await
         }
         async fn inspect(&self, name: &LockName) -> Result<Option<LockStatus>, StoreError> {
             self.0.inspect(name).await

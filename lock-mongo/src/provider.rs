@@ -5,7 +5,7 @@ use std::{fmt, num::NonZeroUsize, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use lock_core::{
     AcquireRequest, Acquired, Capabilities, Durability, ErrorKind, KeptBy, ListRequest, LockName, LockProvider,
-    LockStatus, Operation, ReleaseRequest, Released, RenewRequest, Renewed, StoreError, Wake, Watch, in_waves,
+    LockStatus, Operation, OwnerId, ReleaseRequest, Released, RenewRequest, Renewed, StoreError, Wake, Watch, in_waves,
 };
 use mongodb::{
     bson::{Bson, Document, doc},
@@ -158,7 +158,7 @@ impl LockProvider for MongoLocks {
         only(self.release_many(std::slice::from_ref(request)).await)
     }
 
-    async fn watch(&self, name: &LockName) -> Result<Watch, StoreError> {
+    async fn watch(&self, name: &LockName, _owner: OwnerId) -> Result<Watch, StoreError> {
         let watch = match self.inner.capabilities.wake {
             Wake::Poll(every) => {
                 let message =

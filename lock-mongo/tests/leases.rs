@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use common::{COLLECTION, Place, again, ask, give_back, granted, name, pass, seconds, take};
 use lock_core::{
-    Acquired, Clock, Durability, ListRequest, LockProvider, LockState, ReleaseRequest, Released, Renewed, SystemClock,
-    Waiting, Wake,
+    Acquired, Clock, Durability, ListRequest, LockProvider, LockState, OwnerId, ReleaseRequest, Released, Renewed,
+    SystemClock, Waiting, Wake,
 };
 use mongodb::bson::{Bson, DateTime, doc};
 
@@ -250,7 +250,7 @@ async fn an_applications_own_client_and_database_will_do() {
     let (request, grant) = take(&by_client, "x").await;
     assert!(matches!(by_database.acquire(&ask("x", seconds(30))).await.unwrap(), Acquired::Held(_)));
     assert_eq!(by_database.renew(&again(&request, grant)).await.unwrap(), Renewed::Held(seconds(30)));
-    let mut watch = by_database.watch(&name("x")).await.unwrap();
+    let mut watch = by_database.watch(&name("x"), OwnerId::from_u128(1)).await.unwrap();
     assert_eq!(by_client.release(&give_back(&request, grant)).await.unwrap(), Released::Released);
     tokio::time::timeout(seconds(10), watch.woken()).await.unwrap();
     take(&by_name, "x").await;

@@ -6,7 +6,7 @@ mod common;
 use std::time::Duration;
 
 use common::{COLLECTION, PASSWORD, Place, seconds, take};
-use lock_core::{Applied, Clock, ErrorKind, LockProvider, StoreError, SystemClock};
+use lock_core::{Applied, Clock, ErrorKind, LockProvider, OwnerId, StoreError, SystemClock};
 use lock_mongo::{Builder, MongoLocks};
 use mongodb::bson::doc;
 
@@ -88,12 +88,12 @@ async fn what_a_user_lacks_is_named() {
         let (request, grant) = take(&locks, "x").await;
         locks.release(&common::give_back(&request, grant)).await.unwrap();
         // Waiting needs one more; without it a waiter asks.
-        let error = locks.watch(&common::name("x")).await.unwrap_err();
+        let error = locks.watch(&common::name("x"), OwnerId::from_u128(1)).await.unwrap_err();
         assert!(error.kind() == ErrorKind::Denied && error.to_string().contains("changeStream"), "{error}");
     }
     let all = place.user(&["find", "insert", "update", "listIndexes", "changeStream"]).await;
     let locks = MongoLocks::connect(&all).await.unwrap();
-    drop(locks.watch(&common::name("x")).await.unwrap());
+    drop(locks.watch(&common::name("x"), OwnerId::from_u128(1)).await.unwrap());
     place.clear().await;
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use common::{COLLECTION, Place, again, ask, give_back, granted, name, seconds, take};
 use futures_util::FutureExt;
-use lock_core::{Acquired, Durability, ErrorKind, LockProvider, Locks, Waiting, Wake};
+use lock_core::{Acquired, Durability, ErrorKind, LockProvider, Locks, OwnerId, Waiting, Wake};
 use lock_mongo::MongoLocks;
 use mongodb::bson::{Document, doc};
 
@@ -34,7 +34,7 @@ async fn a_watcher_is_woken_by_another_providers_release_by_force_and_by_deletio
     for how in 0..4 {
         for lock in ["x", "🔒 ' \" \\ \n $now", &"x".repeat(512)] {
             let (request, grant) = take(&holder, lock).await;
-            let mut watch = waiter.watch(&name(lock)).await.unwrap();
+            let mut watch = waiter.watch(&name(lock), OwnerId::from_u128(1)).await.unwrap();
             // Grants, renewals and refusals wake nobody.
             holder.renew(&again(&request, grant)).await.unwrap();
             take(&holder, "another").await;
@@ -64,7 +64,7 @@ async fn a_forced_end_of_a_rest_wakes_too() {
     let (request, grant) = take(&locks, "x").await;
     let kept = lock_core::ReleaseRequest { keep_for: seconds(600), ..give_back(&request, grant) };
     locks.release(&kept).await.unwrap();
-    let mut watch = locks.watch(&name("x")).await.unwrap();
+    let mut watch = locks.watch(&name("x"), OwnerId::from_u128(1)).await.unwrap();
     assert!(!locks.force_release(&name("x")).await.unwrap(), "nobody held it");
     in_time(watch.woken()).await;
     place.clear().await;
@@ -73,7 +73,7 @@ async fn a_forced_end_of_a_rest_wakes_too() {
 async fn a_stream_that_is_cut_wakes_everybody_when_it_is_made_good() {
     let place = Place::new().await;
     let waiter = place.locks().await;
-    let mut watch = waiter.watch(&name("x")).await.unwrap();
+    let mut watch = waiter.watch(&name("x"), OwnerId::from_u128(1)).await.unwrap();
     let cut = streams(&place).await;
     assert_eq!(cut.len(), 1);
     place.database.run_command(doc! { "killCursors": COLLECTION, "cursors": cut.clone() }).await.unwrap();
@@ -92,7 +92,7 @@ async fn watches_share_one_stream_that_ends_with_the_provider() {
     let locks = place.locks().await;
     let mut watches = Vec::new();
     for n in 0..50 {
-        watches.push(locks.watch(&name(&format!("{n}"))).await.unwrap());
+        watches.push(locks.watch(&name(&format!("{n}")), OwnerId::from_u128(1)).await.unwrap());
     }
     assert_eq!(streams(&place).await.len(), 1);
     drop((locks, watches));
@@ -114,7 +114,7 @@ async fn a_standalone_says_that_waiters_ask() {
     let locks = place.builder().poll_interval(Duration::from_millis(100)).build().await.unwrap();
     let can = locks.capabilities();
     assert_eq!((can.wake, can.durability), (Wake::Poll(Duration::from_millis(100)), Durability::Durable));
-    let error = locks.watch(&name("x")).await.unwrap_err();
+    let error = locks.watch(&name("x"), OwnerId::from_u128(1)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
     let (holder, waiter) = (Locks::new(locks), Locks::new(MongoLocks::connect(&place.url).await.unwrap()));
     let held = holder.lock("x").ttl(seconds(30)).acquire().await.unwrap();

@@ -11,7 +11,8 @@ use std::{
 use async_trait::async_trait;
 use lock_core::{
     AcquireRequest, Acquired, Capabilities, ErrorKind, Grant, Held, KeptBy, ListRequest, LockName, LockProvider,
-    LockStatus, Operation, ReleaseRequest, Released, RenewRequest, Renewed, StoreError, Waiting, Wake, Watch, in_waves,
+    LockStatus, Operation, OwnerId, ReleaseRequest, Released, RenewRequest, Renewed, StoreError, Waiting, Wake, Watch,
+    in_waves,
 };
 use sqlx::{
     Arguments, Encode, Postgres, Type,
@@ -292,7 +293,7 @@ impl LockProvider for PostgresLocks {
         only(self.release_many(std::slice::from_ref(request)).await)
     }
 
-    async fn watch(&self, name: &LockName) -> Result<Watch, StoreError> {
+    async fn watch(&self, name: &LockName, _owner: OwnerId) -> Result<Watch, StoreError> {
         let watch = match self.inner.capabilities.wake {
             Wake::Poll(every) => {
                 let message = format!("behind a pooler nothing wakes a waiter; ask every {every:?}");

@@ -11,7 +11,8 @@ use common::{
     seconds, take,
 };
 use lock_core::{
-    Acquired, Applied, Clock, ErrorKind, LockProvider, LockState, Released, Renewed, SystemClock, Waiting, Wake,
+    Acquired, Applied, Clock, ErrorKind, LockProvider, LockState, OwnerId, Released, Renewed, SystemClock, Waiting,
+    Wake,
 };
 use lock_postgres::PostgresLocks;
 use sqlx::{
@@ -57,7 +58,7 @@ async fn a_pooler_is_noticed_whether_it_refuses_our_settings_or_drops_them() {
             panic!("{set}: {:?}", locks.capabilities());
         };
         assert_eq!(every, Duration::from_millis(500), "the default");
-        let error = locks.watch(&name("x")).await.unwrap_err();
+        let error = locks.watch(&name("x"), OwnerId::from_u128(1)).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
         works(&locks).await;
         // The application's own settings of the driver do no harm.
@@ -217,7 +218,7 @@ async fn who_waits_at_the_server_itself_is_woken_through_the_pooler() {
     let pooler = Pooler::new().await;
     let (holder, waiter) = (pooler.locks().await, pooler.place.locks().await);
     let (request, grant) = take(&holder, "x").await;
-    let mut watch = waiter.watch(&name("x")).await.unwrap();
+    let mut watch = waiter.watch(&name("x"), OwnerId::from_u128(1)).await.unwrap();
     let mut wish = ask("x", seconds(30));
     wish.waiting = Waiting::Wake(seconds(60));
     assert!(matches!(waiter.acquire(&wish).await.unwrap(), Acquired::Held(_)));

@@ -6,7 +6,7 @@ mod common;
 use std::time::Duration;
 
 use common::{Place, ask, give_back, granted, name, seconds, take};
-use lock_core::{Acquired, Clock, LockProvider, SystemClock, Waiting, Wake};
+use lock_core::{Acquired, Clock, LockProvider, OwnerId, SystemClock, Waiting, Wake};
 use lock_postgres::PostgresLocks;
 
 /// A provider whose connections can be told from others'.
@@ -69,7 +69,7 @@ async fn a_watcher_is_woken_by_another_providers_release_and_by_force() {
     for forced in [false, true] {
         for lock in ["x", "🔒 ' \" \\ \n", &"x".repeat(512)] {
             let (request, grant) = take(&holder, lock).await;
-            let mut watch = waiter.watch(&name(lock)).await.unwrap();
+            let mut watch = waiter.watch(&name(lock), OwnerId::from_u128(1)).await.unwrap();
             let mut wish = ask(lock, seconds(30));
             wish.waiting = Waiting::Wake(seconds(60));
             assert!(matches!(waiter.acquire(&wish).await.unwrap(), Acquired::Held(_)));
@@ -90,7 +90,7 @@ async fn hand_offs_lose_no_wake_up() {
     let place = Place::new().await;
     let (one, two) = (place.locks().await, place.locks().await);
     let hand_offs = |locks: PostgresLocks| async move {
-        let mut watch = locks.watch(&name("x")).await.unwrap();
+        let mut watch = locks.watch(&name("x"), OwnerId::from_u128(1)).await.unwrap();
         for _ in 0..100 {
             let mut wish = ask("x", seconds(60));
             wish.waiting = Waiting::Wake(seconds(60));
@@ -110,7 +110,7 @@ async fn hand_offs_lose_no_wake_up() {
 async fn a_cut_subscription_wakes_everybody_when_it_is_made_good() {
     let place = Place::new().await;
     let (waiter, app) = named(&place).await;
-    let mut watch = waiter.watch(&name("x")).await.unwrap();
+    let mut watch = waiter.watch(&name("x"), OwnerId::from_u128(1)).await.unwrap();
     let cut = format!(
         "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity
          WHERE application_name = '{app}' AND query LIKE 'LISTEN%'"
@@ -132,7 +132,7 @@ async fn watches_share_one_connection_and_a_dropped_provider_leaves_none() {
     let (locks, app) = named(&place).await;
     let mut watches = Vec::new();
     for n in 0..50 {
-        watches.push(locks.watch(&name(&format!("{n}"))).await.unwrap());
+        watches.push(locks.watch(&name(&format!("{n}")), OwnerId::from_u128(1)).await.unwrap());
     }
     let listening =
         format!("SELECT count(*) FROM pg_stat_activity WHERE application_name = '{app}' AND query LIKE 'LISTEN%'");

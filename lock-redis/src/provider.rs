@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 use lock_core::{
     AcquireRequest, Acquired, Capabilities, ErrorKind, KeptBy, ListRequest, LockName, LockProvider, LockStatus,
-    Operation, ReleaseRequest, Released, RenewRequest, Renewed, Request, StoreError, Waiting, Wake, WakeHub, Watch,
-    in_waves,
+    Operation, OwnerId, ReleaseRequest, Released, RenewRequest, Renewed, Request, StoreError, Waiting, Wake, WakeHub,
+    Watch, in_waves,
 };
 use redis::Value;
 
@@ -215,7 +215,7 @@ impl LockProvider for RedisLocks {
         only(self.release_many(std::slice::from_ref(request)).await)
     }
 
-    async fn watch(&self, name: &LockName) -> Result<Watch, StoreError> {
+    async fn watch(&self, name: &LockName, _owner: OwnerId) -> Result<Watch, StoreError> {
         self.inner.watch(name).await.map_err(|error| error.at("redis", Operation::Watch, Some(name)))
     }
 

@@ -6,7 +6,7 @@ mod common;
 use std::time::Duration;
 
 use common::{PASSWORD, Place, ask, command, give_back, seconds, start, take};
-use lock_core::{Applied, Clock, ErrorKind, LockProvider, Released, StoreError, SystemClock};
+use lock_core::{Applied, Clock, ErrorKind, LockProvider, OwnerId, Released, StoreError, SystemClock};
 use lock_redis::{Builder, RedisLocks};
 
 const WRONG: &str = "s3cret-word";
@@ -117,7 +117,7 @@ async fn rights_that_are_missing_show_at_the_start() {
     let () = place.command(&words).await;
     let locks = RedisLocks::connect(&format!("redis://app:{WRONG}@{at}")).await.unwrap();
     let (request, grant) = take(&locks, "x").await;
-    let _watch = locks.watch(&request.name).await.unwrap();
+    let _watch = locks.watch(&request.name, OwnerId::from_u128(1)).await.unwrap();
     locks.release(&give_back(&request, grant)).await.unwrap();
 }
 

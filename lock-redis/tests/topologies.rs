@@ -6,7 +6,9 @@ mod common;
 use std::time::Duration;
 
 use common::{Place, again, ask, give_back, granted, in_time, name, seconds, start, take, take_when_back};
-use lock_core::{Acquired, Durability, ErrorKind, ListRequest, LockProvider, Locks, Released, Renewed, Waiting, Wake};
+use lock_core::{
+    Acquired, Durability, ErrorKind, ListRequest, LockProvider, Locks, OwnerId, Released, Renewed, Waiting, Wake,
+};
 use lock_redis::{
     RedisLocks,
     redis::{Client, aio::ConnectionManager, cluster::ClusterClient},
@@ -15,7 +17,7 @@ use lock_redis::{
 /// A release at one client wakes a waiter at the other.
 async fn hands_over(one: &RedisLocks, two: &RedisLocks, lock: &str) {
     let (request, grant) = take(one, lock).await;
-    let mut watch = two.watch(&name(lock)).await.unwrap();
+    let mut watch = two.watch(&name(lock), OwnerId::from_u128(1)).await.unwrap();
     let mut wish = ask(lock, seconds(30));
     wish.waiting = Waiting::Wake(seconds(60));
     assert!(matches!(two.acquire(&wish).await.unwrap(), Acquired::Held(_)));
@@ -83,7 +85,7 @@ async fn a_cluster_keeps_locks_on_all_its_nodes() {
     let client = ClusterClient::new(cluster.urls()).unwrap();
     let theirs = RedisLocks::builder(client.clone()).build().await.unwrap();
     assert!(matches!(theirs.capabilities().wake, Wake::Poll(_)));
-    let error = theirs.watch(&name("x")).await.unwrap_err();
+    let error = theirs.watch(&name("x"), OwnerId::from_u128(1)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     let listening = Client::open(cluster.urls()[2]).unwrap();
     let connection = client.get_async_connection().await.unwrap();

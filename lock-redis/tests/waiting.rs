@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use common::{AsServer, Place, ask, give_back, granted, in_time, name, pass, seconds, take};
 use futures_util::{FutureExt, StreamExt};
-use lock_core::{Acquired, LockProvider, Waiting, Wake};
+use lock_core::{Acquired, LockProvider, OwnerId, Waiting, Wake};
 use lock_redis::{RedisLocks, redis::Client};
 
 async fn a_release_is_published_only_if_somebody_waits() {
@@ -60,7 +60,7 @@ async fn a_watcher_is_woken_by_another_providers_release_and_by_force() {
     for forced in [false, true] {
         for lock in ["x", "🔒 ' \" \\ \n", "{}", "}{", &"x".repeat(512)] {
             let (request, grant) = take(&holder, lock).await;
-            let mut watch = waiter.watch(&name(lock)).await.unwrap();
+            let mut watch = waiter.watch(&name(lock), OwnerId::from_u128(1)).await.unwrap();
             let mut wish = ask(lock, seconds(30));
             wish.waiting = Waiting::Wake(seconds(60));
             assert!(matches!(waiter.acquire(&wish).await.unwrap(), Acquired::Held(_)));
@@ -83,8 +83,8 @@ async fn databases_and_prefixes_do_not_wake_each_other() {
     let two = RedisLocks::connect(&in_database(2)).await.unwrap();
     let (request, grant) = take(&one, "x").await;
     take(&two, "x").await;
-    let mut elsewhere = two.watch(&name("x")).await.unwrap();
-    let mut here = one.watch(&name("x")).await.unwrap();
+    let mut elsewhere = two.watch(&name("x"), OwnerId::from_u128(1)).await.unwrap();
+    let mut here = one.watch(&name("x"), OwnerId::from_u128(1)).await.unwrap();
     let mut wish = ask("x", seconds(30));
     wish.waiting = Waiting::Wake(seconds(60));
     one.acquire(&wish).await.unwrap();
@@ -101,7 +101,7 @@ async fn hand_offs_lose_no_wake_up() {
     let place = Place::shared().await;
     let (one, two) = (place.locks().await, place.locks().await);
     let hand_offs = |locks: RedisLocks| async move {
-        let mut watch = locks.watch(&name("x")).await.unwrap();
+        let mut watch = locks.watch(&name("x"), OwnerId::from_u128(1)).await.unwrap();
         for _ in 0..300 {
             let mut wish = ask("x", seconds(60));
             wish.waiting = Waiting::Wake(seconds(60));
@@ -125,7 +125,7 @@ async fn listeners(place: &Place<impl AsServer>) -> usize {
 async fn a_cut_subscription_wakes_everybody_when_it_is_made_good() {
     let place = Place::alone().await;
     let waiter = place.locks().await;
-    let mut watch = waiter.watch(&name("x")).await.unwrap();
+    let mut watch = waiter.watch(&name("x"), OwnerId::from_u128(1)).await.unwrap();
     let cut: u64 = place.command(&["CLIENT", "KILL", "TYPE", "PUBSUB"]).await;
     assert_eq!(cut, 1);
     in_time(watch.woken()).await;
@@ -144,7 +144,7 @@ async fn watches_share_one_connection_and_a_dropped_provider_leaves_none() {
     let before: String = place.command(&["CLIENT", "LIST"]).await;
     let mut watches = Vec::new();
     for n in 0..50 {
-        watches.push(locks.watch(&name(&format!("{n}"))).await.unwrap());
+        watches.push(locks.watch(&name(&format!("{n}")), OwnerId::from_u128(1)).await.unwrap());
     }
     assert_eq!(listeners(&place).await, 1);
     let own = before.lines().filter(|line| line.contains("lib-name=leasehold") || line.contains("resp=3")).count();

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 use lock_core::{
     AcquireRequest, Acquired, Capabilities, ErrorKind, ListRequest, LockName, LockProvider, LockStatus, Operation,
-    ReleaseRequest, Released, RenewRequest, Renewed, Request, StoreError, Watch,
+    OwnerId, ReleaseRequest, Released, RenewRequest, Renewed, Request, StoreError, Watch,
 };
 
 use crate::{ledger::Ledger, row, store::Store, wake};
@@ -124,7 +124,7 @@ impl LockProvider for SqliteLocks {
         single(self.release_many(std::slice::from_ref(request)).await)
     }
 
-    async fn watch(&self, name: &LockName) -> Result<Watch, StoreError> {
+    async fn watch(&self, name: &LockName, _owner: OwnerId) -> Result<Watch, StoreError> {
         let watch = self.store.wakes.subscribe(name);
         wake::listen(&self.store);
         Ok(watch)

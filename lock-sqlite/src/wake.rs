@@ -293,7 +293,7 @@ mod tests {
         let store = &waiter.store;
         let task = tokio::spawn(listener_task(Arc::downgrade(store), store.wakes.clone(), None, PATIENCE));
         *store.listener.lock().unwrap() = Some(task);
-        let mut watch = waiter.watch(&name).await.unwrap();
+        let mut watch = waiter.watch(&name, OwnerId::from_u128(1)).await.unwrap();
         let request = AcquireRequest::new(name.clone(), OwnerId::from_u128(1), Duration::from_secs(30));
         for _ in 0..3 {
             holder.acquire(&request).await.unwrap();
@@ -316,7 +316,7 @@ mod tests {
         drop(watch);
         tokio::time::timeout(PATIENCE, task).await.expect("it ends").unwrap();
         assert!(store.listener.lock().unwrap().is_none());
-        let _watch = locks.watch(&name).await.unwrap();
+        let _watch = locks.watch(&name, OwnerId::from_u128(1)).await.unwrap();
         assert!(store.listener.lock().unwrap().as_ref().is_some_and(|task| !task.is_finished()));
     }
 }

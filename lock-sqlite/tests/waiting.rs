@@ -6,7 +6,7 @@ mod common;
 use std::time::Duration;
 
 use common::{Home, PATIENCE, TTL, ask, extend, give_back, is_held, name, take};
-use lock_core::{LockProvider, ReleaseRequest, Released, Wake, Watch};
+use lock_core::{LockProvider, OwnerId, ReleaseRequest, Released, Wake, Watch};
 
 async fn woken(watch: &mut Watch) {
     tokio::time::timeout(PATIENCE, watch.woken()).await.expect("a wake-up");
@@ -24,7 +24,7 @@ async fn a_release_by_another_user_of_the_file_wakes() {
     for lock in ["x", "hostile/../%'; --\n🔒"] {
         let request = ask(lock, TTL);
         let grant = take(&holder, &request).await;
-        let mut watch = waiter.watch(&name(lock)).await.unwrap();
+        let mut watch = waiter.watch(&name(lock), OwnerId::from_u128(1)).await.unwrap();
         assert!(is_held(&waiter, lock).await);
         holder.release(&give_back(&request, grant)).await.unwrap();
         woken(&mut watch).await;
@@ -43,7 +43,7 @@ async fn a_thousand_hand_offs_lose_no_wake_up() {
         let grant = take(holder, &request).await;
         assert!(last < Some(grant.token));
         last = Some(grant.token);
-        let mut watch = waiter.watch(&name("x")).await.unwrap();
+        let mut watch = waiter.watch(&name("x"), OwnerId::from_u128(1)).await.unwrap();
         assert!(is_held(waiter, "x").await);
         holder.release(&give_back(&request, grant)).await.unwrap();
         woken(&mut watch).await;
@@ -56,7 +56,7 @@ async fn a_forced_release_and_one_that_keeps_it_taken_wake() {
     let (holder, waiter) = (home.locks().await, home.locks().await);
     let request = ask("x", TTL);
     let grant = take(&holder, &request).await;
-    let mut watch = waiter.watch(&name("x")).await.unwrap();
+    let mut watch = waiter.watch(&name("x"), OwnerId::from_u128(1)).await.unwrap();
     let keep = ReleaseRequest { keep_for: Duration::from_secs(5), ..give_back(&request, grant) };
     assert_eq!(holder.release(&keep).await.unwrap(), Released::Released);
     woken(&mut watch).await;
@@ -71,7 +71,7 @@ async fn a_replaced_file_wakes() {
     let home = Home::new();
     let (holder, waiter) = (home.locks().await, home.locks().await);
     take(&holder, &ask("x", TTL)).await;
-    let mut watch = waiter.watch(&name("x")).await.unwrap();
+    let mut watch = waiter.watch(&name("x"), OwnerId::from_u128(1)).await.unwrap();
     home.delete();
     woken(&mut watch).await;
     assert!(!is_held(&waiter, "x").await);
@@ -83,7 +83,7 @@ async fn renewals_and_other_locks_wake_nobody() {
     let (holder, waiter) = (home.locks().await, home.locks().await);
     let request = ask("x", TTL);
     let grant = take(&holder, &request).await;
-    let mut watch = waiter.watch(&name("x")).await.unwrap();
+    let mut watch = waiter.watch(&name("x"), OwnerId::from_u128(1)).await.unwrap();
     let other = ask("other", TTL);
     let hand = async || {
         let grant = take(&holder, &other).await;
@@ -92,7 +92,7 @@ async fn renewals_and_other_locks_wake_nobody() {
     // The listener has nothing to compare with at first: one wake-up too many.
     hand().await;
     woken(&mut watch).await;
-    let mut last = waiter.watch(&name("last")).await.unwrap();
+    let mut last = waiter.watch(&name("last"), OwnerId::from_u128(1)).await.unwrap();
     hand().await;
     woken(&mut last).await;
     for _ in 0..20 {

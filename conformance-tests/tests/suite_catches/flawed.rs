@@ -205,14 +205,14 @@ impl LockProvider for Flawed {
         }
     }
 
-    async fn watch(&self, name: &LockName) -> Result<Watch, StoreError> {
+    async fn watch(&self, name: &LockName, owner: OwnerId) -> Result<Watch, StoreError> {
         if self.flaw == Flaw::NeverWakes {
             return Ok(WakeHub::default().subscribe(name));
         }
         if self.flaw == Flaw::WakesForNothing {
             return Ok(self.wakes.subscribe(name));
         }
-        self.store.watch(&self.name(name)).await
+        self.store.watch(&self.name(name), owner).await
     }
 
     async fn inspect(&self, name: &LockName) -> Result<Option<LockStatus>, StoreError> {

@@ -27,6 +27,8 @@ pub(super) struct Wish {
     pub(super) ttl: Duration,
     /// For how long it may take; `None` for ever.
     pub(super) wait: Option<Duration>,
+    /// Whether to be granted in the order of the wishes, over all processes.
+    pub(super) fair: bool,
     pub(super) at_most_for: Option<Duration>,
     pub(super) at_least_for: Duration,
     pub(super) label: String,
@@ -58,7 +60,13 @@ pub(super) async fn acquire(client: Arc<Client>, wish: Wish) -> Result<LeaseGuar
     };
     let busy = |held| LockError::from(Busy { name: wish.name.clone(), held, waited: client.clock.now().since(begun) });
 
-    let turn = if waits {
+    let can = client.provider.capabilities();
+    if wish.fair && can.fairness == Fairness::None {
+        let message = format!("the {} store does not support queueing in order", can.store);
+        return Err(StoreError::refused(ErrorKind::Unsupported, message).into());
+    }
+    // In order over all processes, each waiter has a place of its own at the store.
+    let turn = if waits && !wish.fair {
         tokio::select! {
             biased;
             turn = client.queues.turn(&wish.name) => Some(turn),
@@ -69,7 +77,9 @@ pub(super) async fn acquire(client: Arc<Client>, wish: Wish) -> Result<LeaseGuar
     };
 
     let mut claim = Claim::new(client.clone(), request);
-    let mut watch = None;
+    // Where the store queues who waits, the first attempt takes the place in line; elsewhere nobody listens before he has to.
+    let queues = waits && can.fairness != Fairness::None;
+    let mut watch = if queues { subscribe(&client, &mut claim.request, until).await } else { None };
     // What the store said last, for the time being up while it is asked once more.
     let mut last = None;
     let mut late = 0;
@@ -106,7 +116,7 @@ pub(super) async fn acquire(client: Arc<Client>, wish: Wish) -> Result<LeaseGuar
             Ok(Acquired::Held(held)) if !waits => return Err(busy(held)),
             Ok(Acquired::Held(held)) => {
                 (failures, late) = (Backoff::default(), 0);
-                if watch.is_none() {
+                if watch.is_none() && can.wake == Wake::Event {
                     watch = subscribe(&client, &mut claim.request, until).await;
                     // What came before the subscription is found by asking again at once.
                     if watch.is_some() && until.is_none_or(|until| client.clock.now() < until) {
@@ -156,21 +166,20 @@ fn take_up(client: &Arc<Client>, wish: &Wish, claim: &Claim, sent: Moment, grant
     Ok(LeaseGuard::new(lease, client.clone(), wish.ttl, received + wish.at_least_for))
 }
 
-/// Subscribes to wake-ups and has the next attempt say that somebody waits. `None` where the store is polled.
+/// Subscribes to wake-ups and has the next attempt say that somebody waits.
 async fn subscribe(client: &Client, request: &mut AcquireRequest, until: Option<Moment>) -> Option<Watch> {
-    let can = client.provider.capabilities();
-    if matches!(can.wake, Wake::Poll(_)) {
-        return None;
-    }
     let watch = tokio::select! {
-        watch = client.provider.watch(&request.name) => watch,
+        watch = client.provider.watch(&request.name, request.owner) => watch,
         () = at(client, until) => return None,
     };
     match watch {
         Ok(watch) => {
             // Outlasts the pause before the next attempt, which says it again.
             let span = request.ttl.max(SAFETY_NET).saturating_mul(2) + Duration::from_secs(5);
-            request.waiting = Waiting::Wake(span);
+            request.waiting = match client.provider.capabilities().fairness {
+                Fairness::None => Waiting::Wake(span),
+                Fairness::Fifo => Waiting::InLine(span),
+            };
             Some(watch)
         }
         Err(error) => {

@@ -1,7 +1,6 @@
 //! The keeper: one task per client that renews all its leases, due ones together.
 
 use std::{
-    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -14,6 +13,7 @@ use tokio::{
 use super::error::LossReason;
 use super::lease::{Extended, Lease, Phase};
 use crate::{
+    agenda::Agenda,
     clock::{Clock, Moment},
     entropy::Entropy,
     error::StoreError,
@@ -37,11 +37,10 @@ pub(super) struct Keeper {
     places: Arc<Semaphore>,
 }
 
-/// Who is renewed when. `agenda` holds each kept lease once, by its next due moment.
+/// Who is renewed when.
 #[derive(Debug, Default)]
 struct Book {
-    kept: HashMap<OwnerId, Kept>,
-    agenda: BTreeSet<(Moment, OwnerId)>,
+    kept: Agenda<OwnerId, Kept>,
     running: bool,
 }
 
@@ -52,7 +51,6 @@ struct Kept {
     ttl: Duration,
     /// What the store granted last; the rhythm follows it.
     granted: Duration,
-    due: Moment,
     /// Whether it is due by plan, and may be sent earlier with others; otherwise an attempt is under way or has failed,
     /// and it must not be sent again before.
     planned: bool,
@@ -89,9 +87,8 @@ impl Keeper {
         let owner = lease.owner();
         let (first, start) = {
             let mut book = self.book();
-            let first = book.agenda.first().is_none_or(|(moment, _)| due < *moment);
-            book.agenda.insert((due, owner));
-            book.kept.insert(owner, Kept { lease, ttl, granted, due, planned: true, failures: 0 });
+            let first = book.kept.first_due().is_none_or(|moment| due < moment);
+            book.kept.insert(owner, due, Kept { lease, ttl, granted, planned: true, failures: 0 });
             (first, !std::mem::replace(&mut book.running, true))
         };
         // Not under the lock: a runtime that shuts down drops what is spawned at once, and with it `Running`.
@@ -108,7 +105,7 @@ impl Keeper {
 
     /// Renews this lease no more.
     pub(super) fn forget(&self, lease: &Lease) {
-        self.book().remove(lease.owner());
+        self.book().kept.remove(lease.owner());
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
@@ -143,17 +140,16 @@ impl Keeper {
     fn collect_due(&self, most: usize) -> Vec<(Lease, RenewRequest)> {
         let now = self.clock.now();
         let mut book = self.book();
-        let Some(granted) = book.agenda.first().and_then(|(_, owner)| book.kept.get(owner)).map(|first| first.granted)
-        else {
+        let Some(granted) = book.kept.in_order().next().map(|(_, _, first)| first.granted) else {
             return Vec::new();
         };
         let horizon = now + granted / 10;
         let near: Vec<OwnerId> = book
-            .agenda
-            .iter()
-            .take_while(|(due, _)| *due <= horizon)
-            .filter(|(due, owner)| *due <= now || book.kept.get(owner).is_some_and(|kept| kept.may_come_early(now)))
-            .map(|(_, owner)| *owner)
+            .kept
+            .in_order()
+            .take_while(|(due, ..)| *due <= horizon)
+            .filter(|(due, _, kept)| *due <= now || kept.may_come_early(*due, now))
+            .map(|(_, owner, _)| owner)
             .take(most)
             .collect();
         near.into_iter().filter_map(|owner| self.attempt(&mut book, owner, now)).collect()
@@ -161,12 +157,12 @@ impl Keeper {
 
     /// The next attempt at a lease, unless it has ended or can't be extended.
     fn attempt(&self, book: &mut Book, owner: OwnerId, now: Moment) -> Option<(Lease, RenewRequest)> {
-        let kept = book.kept.get(&owner)?;
+        let kept = book.kept.get(owner)?;
         let lease = kept.lease.clone();
         let Phase::Live { deadline } = lease.phase() else {
             // Lost at its deadline, or at the end of its at-most-for: the guard gives it back when it is dropped.
             tracing::warn!(lock = %lease.name(), token = %lease.token(), phase = ?lease.phase(), "a lease ended");
-            book.remove(owner);
+            book.kept.remove(owner);
             return None;
         };
         if lease.is_capped() {
@@ -220,7 +216,7 @@ impl Keeper {
         if extended == Extended::Live {
             tracing::trace!(lock = %request.name, token = %request.token, ?granted, "renewed");
             let due = self.timing.renew_at(sent, granted, &*self.entropy);
-            if let Some(kept) = book.kept.get_mut(&request.owner) {
+            if let Some(kept) = book.kept.get_mut(request.owner) {
                 (kept.failures, kept.granted) = (0, granted);
             }
             book.reschedule(request.owner, due, true);
@@ -230,14 +226,14 @@ impl Keeper {
         if lease.phase() == Phase::Released {
             return None;
         }
-        book.remove(request.owner);
+        book.kept.remove(request.owner);
         Some(ReleaseRequest::new(request.name.clone(), request.owner, Some(request.token)))
     }
 
     fn lost(&self, lease: &Lease) {
         // An ordinary release may have overtaken the renewal.
         if lease.lose(LossReason::NotOurs) != Phase::Released {
-            self.book().remove(lease.owner());
+            self.book().kept.remove(lease.owner());
             tracing::warn!(lock = %lease.name(), token = %lease.token(), "the store no longer has this lease as ours");
         }
     }
@@ -246,11 +242,12 @@ impl Keeper {
     fn failed(&self, request: &RenewRequest, error: &StoreError, now: Moment, luck: u64) {
         tracing::debug!(lock = %request.name, %error, "a renewal failed; the lease holds until its deadline");
         let mut book = self.book();
-        if let Some(kept) = book.kept.get_mut(&request.owner) {
+        let due = book.kept.due(request.owner);
+        if let (Some(kept), Some(due)) = (book.kept.get_mut(request.owner), due) {
             kept.failures += 1;
             let most = Timing::attempt_timeout(kept.granted);
             let pause = (most / 8).saturating_mul(1 << kept.failures.min(3)).min(most);
-            let again = (now + pause / 2 + pause.mul_f64(fraction(luck) / 2.0)).min(kept.due);
+            let again = (now + pause / 2 + pause.mul_f64(fraction(luck) / 2.0)).min(due);
             book.reschedule(request.owner, again, false);
         }
     }
@@ -258,29 +255,22 @@ impl Keeper {
 
 impl Kept {
     /// Whether it is planned for so soon that it goes along with those due now.
-    fn may_come_early(&self, now: Moment) -> bool {
-        self.planned && self.due <= now + self.granted / 10
+    fn may_come_early(&self, due: Moment, now: Moment) -> bool {
+        self.planned && due <= now + self.granted / 10
     }
 }
 
 impl Book {
     fn next_due(&mut self) -> Option<Moment> {
-        let next = self.agenda.first().map(|(due, _)| *due);
+        let next = self.kept.first_due();
         self.running = next.is_some();
         next
     }
 
     fn reschedule(&mut self, owner: OwnerId, due: Moment, planned: bool) {
-        if let Some(kept) = self.kept.get_mut(&owner) {
-            self.agenda.remove(&(kept.due, owner));
-            self.agenda.insert((due, owner));
-            (kept.due, kept.planned) = (due, planned);
-        }
-    }
-
-    fn remove(&mut self, owner: OwnerId) {
-        if let Some(kept) = self.kept.remove(&owner) {
-            self.agenda.remove(&(kept.due, owner));
+        if let Some(kept) = self.kept.get_mut(owner) {
+            kept.planned = planned;
+            self.kept.reschedule(owner, due);
         }
     }
 }

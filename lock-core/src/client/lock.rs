@@ -26,6 +26,7 @@ pub struct Lock {
     name: String,
     ttl: Duration,
     wait: Option<Duration>,
+    fair: bool,
     at_most_for: Option<Duration>,
     at_least_for: Duration,
     label: String,
@@ -41,6 +42,7 @@ impl Lock {
             name,
             ttl: Self::DEFAULT_TTL,
             wait: None,
+            fair: false,
             at_most_for: None,
             at_least_for: Duration::ZERO,
             label: String::new(),
@@ -64,6 +66,17 @@ impl Lock {
     /// Doesn't wait at all.
     pub fn no_wait(self) -> Self {
         self.wait_at_most(Duration::ZERO)
+    }
+
+    /// Is granted in the order in which waiters over all processes asked, each with a place of its own in the store's queue.
+    ///
+    /// Otherwise the waiters of one client queue within it, and only the first of them contends at the store: a thousand
+    /// cost the store as much as one. Where the store doesn't keep the order
+    /// ([`Capabilities::fairness`](crate::Capabilities)), acquiring fails with `Unsupported`. A waiter whose lease at the
+    /// store ended meanwhile, as after an outage, queues anew.
+    pub fn fair(mut self) -> Self {
+        self.fair = true;
+        self
     }
 
     /// Ends the lease after this time, renewals included, counted from before the request was sent.
@@ -170,6 +183,7 @@ impl Lock {
             mode: Mode::Exclusive,
             ttl: self.ttl,
             wait: self.wait,
+            fair: self.fair,
             at_most_for: self.at_most_for,
             at_least_for: self.at_least_for,
             label: self.label,

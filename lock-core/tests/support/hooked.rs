@@ -85,8 +85,8 @@ impl LockProvider for Hooked {
     async fn release(&self, request: &ReleaseRequest) -> Result<Released, StoreError> {
         the_one(self.release_many(std::slice::from_ref(request)).await)
     }
-    async fn watch(&self, name: &LockName) -> Result<Watch, StoreError> {
-        self.store.watch(name).await
+    async fn watch(&self, name: &LockName, owner: OwnerId) -> Result<Watch, StoreError> {
+        self.store.watch(name, owner).await
     }
     async fn inspect(&self, name: &LockName) -> Result<Option<LockStatus>, StoreError> {
         self.store.inspect(name).await

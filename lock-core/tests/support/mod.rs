@@ -136,9 +136,9 @@ impl LockProvider for Spy {
         self.releases.fetch_add(1, Ordering::SeqCst);
         self.meet(Operation::Release, self.store.release(request)).await
     }
-    async fn watch(&self, name: &LockName) -> Result<Watch, StoreError> {
+    async fn watch(&self, name: &LockName, owner: OwnerId) -> Result<Watch, StoreError> {
         self.watches.fetch_add(1, Ordering::SeqCst);
-        self.meet(Operation::Watch, self.store.watch(name)).await
+        self.meet(Operation::Watch, self.store.watch(name, owner)).await
     }
     async fn inspect(&self, name: &LockName) -> Result<Option<LockStatus>, StoreError> {
         self.store.inspect(name).await

@@ -5,8 +5,8 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use lock_core::{
-    AcquireRequest, Acquired, Capabilities, ListRequest, LockName, LockProvider, LockStatus, Operation, ReleaseRequest,
-    Released, RenewRequest, Renewed, StoreError, WakeHub, Watch, in_waves,
+    AcquireRequest, Acquired, Capabilities, ListRequest, LockName, LockProvider, LockStatus, Operation, OwnerId,
+    ReleaseRequest, Released, RenewRequest, Renewed, StoreError, WakeHub, Watch, in_waves,
 };
 
 use super::{
@@ -168,7 +168,7 @@ impl LockProvider for Redlock {
         only(self.release_many(std::slice::from_ref(request)).await)
     }
 
-    async fn watch(&self, name: &LockName) -> Result<Watch, StoreError> {
+    async fn watch(&self, name: &LockName, _owner: OwnerId) -> Result<Watch, StoreError> {
         self.inner.watch(name).await.map_err(|error| error.at(STORE, Operation::Watch, Some(name)))
     }
 
