@@ -83,6 +83,7 @@
 
 mod asker;
 mod child;
+pub mod contention;
 mod counted;
 pub mod doubt;
 mod failure;
@@ -105,6 +106,7 @@ mod unreliable;
 pub mod waiting;
 
 pub use asker::Outcome;
+pub use contention::{Contended, Contention};
 pub use counted::Counted;
 pub(crate) use failure::ensure;
 pub use failure::{Failure, Lacking};

@@ -1,17 +1,21 @@
 //! What child processes do; the other side of `child.rs`.
 
 use std::{
+    collections::HashMap,
     io::{BufRead, Write},
     process::ExitCode,
     time::Duration,
 };
 
 use lock_core::{Locks, ReleaseOutcome};
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::{
+    sync::mpsc::{UnboundedReceiver, unbounded_channel},
+    task::JoinHandle,
+};
 
 use crate::{
     Failure, Harness,
-    asker::{SOON, client_of, sleep},
+    asker::{SOON, client_of, now, sleep},
     child::{SCRIPT, STORE},
 };
 
@@ -38,6 +42,7 @@ async fn act<H: Harness>(script: &str) -> Result<(), Failure> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match (script, &*arguments) {
         ("hold", [name, millis]) => hold(&locks, name, Duration::from_millis(millis.parse()?)).await,
+        ("queue", [name, millis]) => queue(&locks, name, Duration::from_millis(millis.parse()?)).await,
         ("count", [name, file, rounds]) => count(&locks, name, file, rounds.parse()?).await,
         _ => Err(Failure::new(format!("there is no such script with these arguments: {arguments:?}"))),
     }
@@ -59,6 +64,32 @@ async fn hold(locks: &Locks, name: &str, ttl: Duration) -> Result<(), Failure> {
             }
             other => return Err(Failure::new(format!("there is no such order: {other}"))),
         }
+    }
+    Ok(())
+}
+
+/// Lets waiters stand in line, one for each number that it is told; each says when it had the lock. `-` and a number: that
+/// one gives up.
+async fn queue(locks: &Locks, name: &str, ttl: Duration) -> Result<(), Failure> {
+    let mut waiters = HashMap::new();
+    let mut orders = orders();
+    while let Some(order) = orders.recv().await {
+        if let Some(number) = order.strip_prefix('-') {
+            let waiter: JoinHandle<Result<(), Failure>> =
+                waiters.remove(number).ok_or_else(|| Failure::new(format!("nobody waits as {number}")))?;
+            waiter.abort();
+            continue;
+        }
+        let lock = locks.lock(name).ttl(ttl).fair();
+        let number = order.clone();
+        let waiter = tokio::spawn(async move {
+            let guard = lock.acquire().await?;
+            // The clock is the host's, the same for all its processes.
+            let had = (now().as_nanos(), guard.token());
+            guard.release().await?;
+            say(&format!("{number} {} {}", had.0, had.1))
+        });
+        waiters.insert(order, waiter);
     }
     Ok(())
 }

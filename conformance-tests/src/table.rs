@@ -3,7 +3,7 @@
 use std::fmt;
 
 use futures_util::future::BoxFuture;
-use lock_core::{LockProvider, OsEntropy, OwnerId, Wake};
+use lock_core::{Fairness, LockProvider, OsEntropy, OwnerId, Wake};
 
 use crate::{
     Harness, Lacking, asker::Outcome, doubt, failure::Failure, fence, grants, guard, leases, people, strangers, waiting,
@@ -24,6 +24,10 @@ pub struct Property {
 pub enum Need {
     /// Waiters that are woken by events.
     EventWake,
+    /// Waiters that are granted in the order in which they queued.
+    Order,
+    /// A store that records finished ticks.
+    Ticks,
     /// [`Harness::skewed_provider`].
     SkewedProvider,
     /// [`Harness::delete_record`].
@@ -72,6 +76,11 @@ impl Need {
                 Wake::Poll(every) => Some(Lacking::new(format!("waiters ask every {every:?}"))),
                 _ => Some(Lacking::new("waiters are not woken by events")),
             },
+            Self::Order => {
+                let none = provider.capabilities().fairness == Fairness::None;
+                none.then(|| Lacking::new("the store keeps no order among processes"))
+            }
+            Self::Ticks => (!provider.capabilities().ticks).then(|| Lacking::new("the store records no ticks")),
             Self::SkewedProvider => harness.skewed_provider(0).err(),
             Self::DeleteRecord => {
                 let any = lock_core::LockName::new(OwnerId::random(&OsEntropy).to_string()).ok()?;
@@ -116,6 +125,7 @@ table! {
     grants::eight_tasks_over_two_locks_count_exactly;
     grants::a_hundred_at_once_are_never_two_inside;
     grants::two_processes_exclude_each_other [ChildProcess];
+    grants::a_finished_tick_is_not_granted_again [Ticks];
 
     leases::a_lease_expires_after_its_ttl_and_not_before;
     leases::renewed_it_outlives_its_ttl;
@@ -147,6 +157,7 @@ table! {
     waiting::a_cancelled_wait_leaves_nothing_behind_in_the_store;
     waiting::a_dropped_acquire_leaves_nothing_held [Faults];
     waiting::a_thousand_hand_offs_lose_no_wake_up;
+    waiting::fifty_waiters_of_five_processes_are_granted_in_order [Order, ChildProcess];
     waiting::wake_ups_lost_by_a_cut_subscription_are_made_good [EventWake, CutSubscriptions];
 
     doubt::acquire_applied_but_reply_lost_is_granted_to_the_retry [Faults];

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use lock_core::{LockError, LockState, Locks};
+use lock_core::{FencingToken, LockError, LockState, Locks};
 
 use crate::{
     Failure, Harness,
     asker::{Asker, Got, Outcome, SOON, client, client_of, fresh_name, now, sleep, ttl, within},
+    child::Child,
     ensure,
 };
 
@@ -187,6 +188,71 @@ pub async fn a_thousand_hand_offs_lose_no_wake_up(h: &dyn Harness) -> Outcome {
     }
     guard.release().await?;
     Ok(())
+}
+
+/// L8: Of fifty waiters that queued one after the other, in five processes, those that stay are granted in that order.
+pub async fn fifty_waiters_of_five_processes_are_granted_in_order(h: &dyn Harness) -> Outcome {
+    const WAITERS: usize = 50;
+    // Those in the middle of the line, at its front and at its end that give up.
+    const GIVE_UP: [usize; 4] = [0, 20, 21, 49];
+    let provider = h.provider().await?;
+    let holder = Asker::new(&provider, &fresh_name("order")?, ttl(&provider, 30_000));
+    let got = holder.get().await?;
+    let kept = tokio::spawn({
+        let holder = holder.clone();
+        async move { keep(&holder, got.token).await }
+    });
+    let mut children = Vec::new();
+    for _ in 0..5 {
+        children.push(Child::start(h, "queue", &[holder.name.as_str(), &holder.ttl.as_millis().to_string()])?);
+    }
+    for number in 0..WAITERS {
+        children[number % 5].say(&number.to_string()).await?;
+        in_line(&holder, number + 1).await?;
+    }
+    for (gone, number) in GIVE_UP.iter().enumerate() {
+        children[number % 5].say(&format!("-{number}")).await?;
+        in_line(&holder, WAITERS - gone - 1).await?;
+    }
+    kept.abort();
+    holder.must_release(got.token).await?;
+    let mut granted = Vec::new();
+    let stay: Vec<usize> = (0..WAITERS).filter(|number| !GIVE_UP.contains(number)).collect();
+    for number in &stay {
+        let line = children[number % 5].answer(SOON * 3).await?;
+        let mut words = line.split(' ').map(str::parse::<u64>);
+        match (words.next(), words.next(), words.next()) {
+            (Some(Ok(number)), Some(Ok(at)), Some(Ok(token))) => granted.push((at, token, number)),
+            _ => return Err(Failure::new(format!("a child was to say who had the lock and when, and said {line:?}"))),
+        }
+    }
+    granted.sort_unstable();
+    let order: Vec<usize> = granted.iter().filter_map(|(_, _, number)| usize::try_from(*number).ok()).collect();
+    ensure!(order == stay, "queued as {stay:?}, granted as {order:?}");
+    ensure!(granted.is_sorted_by_key(|(_, token, _)| token), "tokens fell in the order of the grants: {granted:?}");
+    Ok(())
+}
+
+/// Renews in good time until it is aborted.
+async fn keep(holder: &Asker, token: FencingToken) -> Outcome {
+    loop {
+        sleep(holder.ttl / 4).await;
+        holder.must_renew(token).await?;
+    }
+}
+
+/// Returns once so many wait for the lock, by the store's own word.
+async fn in_line(holder: &Asker, waiters: usize) -> Outcome {
+    within(SOON, "the place of a waiter in the line", async {
+        loop {
+            let status = holder.provider.inspect(&holder.name).await?;
+            if status.and_then(|status| status.waiters) == Some(waiters as u64) {
+                return Ok(());
+            }
+            sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await?
 }
 
 /// L7: Wake-ups that were lost with a cut subscription are made good.
