@@ -4,8 +4,9 @@ use std::{fmt, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use lock_core::{
-    AcquireRequest, Acquired, Capabilities, Durability, ErrorKind, KeptBy, ListRequest, LockName, LockProvider,
-    LockStatus, Operation, OwnerId, ReleaseRequest, Released, RenewRequest, Renewed, StoreError, Wake, Watch, in_waves,
+    AcquireRequest, Acquired, Capabilities, Durability, ErrorKind, KeptBy, ListRequest, Listener, LockName,
+    LockProvider, LockStatus, Operation, OwnerId, ReleaseRequest, Released, RenewRequest, Renewed, StoreError, Wake,
+    WakeHub, Watch, in_waves,
 };
 use mongodb::{
     bson::{Bson, Document, doc},
@@ -21,7 +22,7 @@ use crate::{
     records::{self, Record, millis},
     schema::{self, Kind},
     sweep::Sweeper,
-    wake::{Shutdown, Wakes},
+    wake::Changes,
 };
 
 /// How many locks a page of a list has at most.
@@ -36,8 +37,7 @@ pub struct MongoLocks {
 struct Inner {
     leases: Leases,
     capabilities: Capabilities,
-    wakes: Arc<Wakes>,
-    _shutdown: Shutdown,
+    releases: Listener<Changes>,
     server: String,
 }
 
@@ -75,7 +75,8 @@ impl MongoLocks {
         let (clock, create_index) = (Arc::clone(&settings.clock), settings.create_index);
         let (runner, kind) = schema::open(settings).await?;
         let runner = Arc::new(runner);
-        let wakes = Wakes::new(&runner);
+        let changes = Changes(Arc::clone(&runner));
+        let releases = Listener::new(WakeHub::default(), changes, Arc::clone(&clock));
 
         let mut capabilities = Capabilities::new("mongo");
         // Every grant is told when a majority has it in its journal; on a standalone, when the one server has.
@@ -89,8 +90,7 @@ impl MongoLocks {
             inner: Arc::new(Inner {
                 leases: Leases { runner, sweeper: Sweeper::new(clock.now(), create_index), grace, retention },
                 capabilities,
-                _shutdown: Shutdown(Arc::clone(&wakes)),
-                wakes,
+                releases,
                 server,
             }),
         })
@@ -165,7 +165,7 @@ impl LockProvider for MongoLocks {
                     format!("a standalone server has no change streams to wake a waiter; ask every {every:?}");
                 Err(StoreError::refused(ErrorKind::Unsupported, message))
             }
-            _ => self.inner.wakes.watch(name).await,
+            _ => self.inner.releases.watch(name).await,
         };
         watch.map_err(|error| error.at("mongo", Operation::Watch, Some(name)))
     }

@@ -10,9 +10,9 @@ use std::{
 
 use async_trait::async_trait;
 use lock_core::{
-    AcquireRequest, Acquired, Capabilities, ErrorKind, Grant, Held, KeptBy, ListRequest, LockName, LockProvider,
-    LockStatus, Operation, OwnerId, ReleaseRequest, Released, RenewRequest, Renewed, StoreError, Waiting, Wake, Watch,
-    in_waves,
+    AcquireRequest, Acquired, Capabilities, ErrorKind, Grant, Held, KeptBy, ListRequest, Listener, LockName,
+    LockProvider, LockStatus, Operation, OwnerId, ReleaseRequest, Released, RenewRequest, Renewed, StoreError, Waiting,
+    Wake, WakeHub, Watch, in_waves,
 };
 use sqlx::{
     Arguments, Encode, Postgres, Type,
@@ -28,7 +28,7 @@ use crate::{
     schema,
     statements::{Schema, Statements},
     sweep::Sweeper,
-    wake::{Shutdown, Wakes},
+    wake::Announcements,
 };
 
 /// How many locks a page of a list has at most.
@@ -52,8 +52,7 @@ struct Inner {
     capabilities: Capabilities,
     grace: Duration,
     sweeper: Sweeper,
-    wakes: Arc<Wakes>,
-    _shutdown: Shutdown,
+    releases: Listener<Announcements>,
     server: String,
 }
 
@@ -100,7 +99,9 @@ impl PostgresLocks {
         let runner = Arc::new(runner);
         let session = &runner.connections.session;
         let server = address(session.options());
-        let wakes = Wakes::new(session.options().clone(), channel, connect_timeout, Arc::clone(&clock));
+        let options = session.options().clone();
+        let announcements = Announcements { options, channel, connect_timeout, clock: Arc::clone(&clock) };
+        let releases = Listener::new(WakeHub::default(), announcements, Arc::clone(&clock));
 
         let mut capabilities = Capabilities::new("postgres");
         capabilities.durability = durability;
@@ -116,8 +117,7 @@ impl PostgresLocks {
                 statements,
                 capabilities,
                 grace: settings.grace,
-                _shutdown: Shutdown(Arc::clone(&wakes)),
-                wakes,
+                releases,
                 server,
             }),
         })
@@ -225,7 +225,7 @@ impl Inner {
             return;
         }
         let mut arguments = PgArguments::default();
-        let bound = bind(&mut arguments, self.wakes.channel())
+        let bound = bind(&mut arguments, &self.releases.source().channel)
             .and_then(|()| bind(&mut arguments, wanted.into_iter().collect::<Vec<_>>()));
         let sent = async {
             bound?;
@@ -299,7 +299,7 @@ impl LockProvider for PostgresLocks {
                 let message = format!("behind a pooler nothing wakes a waiter; ask every {every:?}");
                 Err(StoreError::refused(ErrorKind::Unsupported, message))
             }
-            _ => self.inner.wakes.watch(name).await,
+            _ => self.inner.releases.watch(name).await,
         };
         watch.map_err(|error| error.at("postgres", Operation::Watch, Some(name)))
     }

@@ -5,9 +5,9 @@ use std::{fmt, num::NonZeroUsize, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use lock_core::{
-    AcquireRequest, Acquired, Capabilities, ErrorKind, KeptBy, ListRequest, LockName, LockProvider, LockStatus,
-    Operation, OwnerId, ReleaseRequest, Released, RenewRequest, Renewed, Request, StoreError, Waiting, Wake, WakeHub,
-    Watch, in_waves,
+    AcquireRequest, Acquired, Capabilities, ErrorKind, KeptBy, ListRequest, Listener, LockName, LockProvider,
+    LockStatus, Operation, OwnerId, ReleaseRequest, Released, RenewRequest, Renewed, Request, StoreError, Waiting,
+    Wake, WakeHub, Watch, in_waves,
 };
 use redis::Value;
 
@@ -21,7 +21,7 @@ use crate::{
     scripts::{ACQUIRE, Call, FORCE_RELEASE, RELEASE, RENEW, Script},
     server,
     source::Source,
-    wake::{Shutdown, Wakes},
+    wake::Announcements,
 };
 
 /// How many requests one script carries at most: it keeps the server from everything else for about a millisecond.
@@ -42,8 +42,7 @@ struct Inner {
     capabilities: Capabilities,
     grace: Duration,
     retention: Duration,
-    wakes: Option<Arc<Wakes>>,
-    _shutdown: Option<Shutdown>,
+    releases: Option<Listener<Announcements>>,
 }
 
 impl RedisLocks {
@@ -69,12 +68,16 @@ impl RedisLocks {
         let keys = keys.in_database(database);
         let runner = Runner { link, timeout: limits.operation_timeout, clock: Arc::clone(&limits.clock) };
         let durability = server::examine(&runner, &keys, limits.allow_eviction).await?;
-        let wakes = door.map(|door| Wakes::new(WakeHub::default(), door, keys.channel(), limits.clock));
+        let (channel, clock) = (keys.channel(), limits.clock);
+        let releases = door.map(|door| {
+            let announcements = Announcements { door, channel, clock: clock.clone() };
+            Listener::new(WakeHub::default(), announcements, clock)
+        });
 
         let mut capabilities = Capabilities::new("redis");
         capabilities.durability = durability;
         capabilities.grace = limits.grace;
-        capabilities.wake = if wakes.is_some() { Wake::Event } else { Wake::Poll(limits.poll_interval) };
+        capabilities.wake = if releases.is_some() { Wake::Event } else { Wake::Poll(limits.poll_interval) };
         capabilities.minimum_hold = KeptBy::Store;
         capabilities.grouping = NonZeroUsize::new(MOST);
         Ok(Self {
@@ -84,8 +87,7 @@ impl RedisLocks {
                 capabilities,
                 grace: limits.grace,
                 retention: limits.retention,
-                _shutdown: wakes.clone().map(Shutdown),
-                wakes,
+                releases,
             }),
         })
     }
@@ -168,8 +170,8 @@ impl Inner {
     }
 
     async fn watch(&self, name: &LockName) -> Result<Watch, StoreError> {
-        match &self.wakes {
-            Some(wakes) => wakes.watch(name).await,
+        match &self.releases {
+            Some(releases) => releases.watch(name).await,
             None => Err(StoreError::refused(
                 ErrorKind::Unsupported,
                 "nothing wakes a waiter over the application's connection; ask, or set listen_with",

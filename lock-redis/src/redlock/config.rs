@@ -4,7 +4,8 @@ use std::{collections::BTreeSet, fmt, num::NonZeroUsize, sync::Arc, time::Durati
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use lock_core::{
-    Capabilities, Clock, Durability, ErrorKind, KeptBy, Operation, StoreError, SystemClock, TtlRange, Wake, WakeHub,
+    Capabilities, Clock, Durability, ErrorKind, KeptBy, Listener, Operation, StoreError, SystemClock, TtlRange, Wake,
+    WakeHub,
 };
 
 use super::{
@@ -21,7 +22,7 @@ use crate::{
     operation::Runner,
     server::{EVICTS, examine},
     source::{Given, Source, Way},
-    wake::Wakes,
+    wake::Announcements,
 };
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -51,7 +52,7 @@ pub(crate) struct Settings {
     pub(crate) masters: Masters,
     pub(crate) records: Records,
     pub(crate) hub: WakeHub,
-    pub(crate) wakes: Vec<Arc<Wakes>>,
+    pub(crate) releases: Vec<Arc<Listener<Announcements>>>,
     pub(crate) capabilities: Capabilities,
 }
 
@@ -156,9 +157,12 @@ impl Builder {
             Node::unconnected(config)
         };
         let nodes: Vec<Node> = doors.iter().map(new_node).collect();
-        let wakes =
-            doors.iter().map(|door| Wakes::new(hub.clone(), Arc::clone(door), keys.channel(), Arc::clone(&self.clock)));
-        let wakes = wakes.collect();
+        let releases = doors.iter().map(|door| {
+            let (door, clock) = (Arc::clone(door), Arc::clone(&self.clock));
+            let announcements = Announcements { door, channel: keys.channel(), clock: Arc::clone(&clock) };
+            Arc::new(Listener::new(hub.clone(), announcements, clock))
+        });
+        let releases = releases.collect();
         let masters = Masters { nodes, clock: Arc::clone(&self.clock), node_timeout: self.node_timeout };
         let mut capabilities = Capabilities::new(STORE);
         capabilities.durability = self.examine(&masters, &keys).await?;
@@ -168,7 +172,7 @@ impl Builder {
         capabilities.minimum_hold = KeptBy::Store;
         capabilities.grouping = Some(MOST);
         let records = Records { keys, grace: self.grace, retention: self.retention };
-        Ok(Settings { masters, records, hub, wakes, capabilities })
+        Ok(Settings { masters, records, hub, releases, capabilities })
     }
 
     /// The way to each master, and how keys are named at all of them.

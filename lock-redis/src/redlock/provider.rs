@@ -5,8 +5,8 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use lock_core::{
-    AcquireRequest, Acquired, Capabilities, ListRequest, LockName, LockProvider, LockStatus, Operation, OwnerId,
-    ReleaseRequest, Released, RenewRequest, Renewed, StoreError, WakeHub, Watch, in_waves,
+    AcquireRequest, Acquired, Capabilities, ListRequest, Listener, LockName, LockProvider, LockStatus, Operation,
+    OwnerId, ReleaseRequest, Released, RenewRequest, Renewed, StoreError, WakeHub, Watch, in_waves,
 };
 
 use super::{
@@ -18,10 +18,7 @@ use super::{
     records::{self, Records, Words},
     rows, scripts,
 };
-use crate::{
-    scripts::Script,
-    wake::{Shutdown, Wakes},
-};
+use crate::{scripts::Script, wake::Announcements};
 
 /// This store's word in capabilities and errors.
 pub(crate) const STORE: &str = "redlock";
@@ -46,8 +43,7 @@ struct Inner {
     records: Records,
     capabilities: Capabilities,
     hub: WakeHub,
-    wakes: Vec<Arc<Wakes>>,
-    _shutdown: Vec<Shutdown>,
+    releases: Vec<Arc<Listener<Announcements>>>,
 }
 
 impl Redlock {
@@ -68,9 +64,8 @@ impl Redlock {
     }
 
     pub(crate) fn start(settings: Settings) -> Self {
-        let Settings { masters, records, wakes, hub, capabilities } = settings;
-        let shutdown = wakes.iter().cloned().map(Shutdown).collect();
-        Self { inner: Arc::new(Inner { masters, records, capabilities, hub, wakes, _shutdown: shutdown }) }
+        let Settings { masters, records, releases, hub, capabilities } = settings;
+        Self { inner: Arc::new(Inner { masters, records, capabilities, hub, releases }) }
     }
 }
 
@@ -122,12 +117,12 @@ impl Inner {
         let watch = self.hub.subscribe(name);
         let enough = quorum(self.masters.count());
         let mut subscribing: FuturesUnordered<_> = self
-            .wakes
+            .releases
             .iter()
             .cloned()
-            .map(|wakes| {
+            .map(|releases| {
                 // In a task: a master that can't be reached is tried behind.
-                let task = tokio::spawn(async move { wakes.listen().await });
+                let task = tokio::spawn(async move { releases.listen().await });
                 async { task.await.unwrap_or_else(|error| Err(rows::corrupt(error.to_string()))) }
             })
             .collect();
