@@ -1,17 +1,20 @@
 //! Containers as Docker has them: created, found, removed.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
 use crate::command::docker;
 use crate::kind::{Network, ServerKind};
-use crate::{Error, image};
+use crate::{Error, image, network};
 
 /// On every container of the testbed; its value is the kind of server.
 pub(crate) const LABEL: &str = "leasehold.testbed";
 /// On shared containers: a fingerprint of what they were started with.
 const SPEC: &str = "leasehold.testbed.spec";
-/// The first port of the server on 127.0.0.1.
+/// Where the server listens, unless that is 127.0.0.1.
+const HOST: &str = "leasehold.testbed.host";
+/// The first port of the server there.
 const PORT: &str = "leasehold.testbed.port";
 /// On private containers: the process they belong to.
 pub(crate) const OWNER: &str = "leasehold.testbed.owner";
@@ -22,12 +25,21 @@ const ACT: Duration = Duration::from_secs(60);
 /// What a container is started with beyond what all of its kind are.
 #[derive(Debug, Default)]
 pub(crate) struct Settings {
-    /// The first of its ports on 127.0.0.1.
+    /// The first of its ports, on 127.0.0.1 unless it has a place of its own.
     pub(crate) port: u16,
+    /// Where it is, of a kind that has a place of its own.
+    pub(crate) place: Option<Place>,
     /// The port of the server that it stands before, if it does.
     pub(crate) upstream: Option<u16>,
     /// Follow the kind's command.
     pub(crate) arguments: Vec<String>,
+}
+
+/// An address in a network of Docker's.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    pub(crate) network: String,
+    pub(crate) address: Ipv4Addr,
 }
 
 /// Whose a container is.
@@ -55,6 +67,11 @@ pub(crate) fn create(
     match kind.network {
         Network::Published => args.push(format!("--publish=127.0.0.1:{}:{}", settings.port, kind.inner_port)),
         Network::Host => args.extend(["--network=host".to_owned(), format!("--env=PORT={}", settings.port)]),
+        // To be cut off needs the right to.
+        Network::Own => args.push("--cap-add=NET_ADMIN".to_owned()),
+    }
+    if let Some(Place { network, address }) = &settings.place {
+        args.extend([format!("--network={network}"), format!("--ip={address}"), format!("--label={HOST}={address}")]);
     }
     args.extend(settings.upstream.map(|port| format!("--env=UPSTREAM_PORT={port}")));
     args.extend(kind.env.iter().map(|(key, value)| format!("--env={key}={value}")));
@@ -79,16 +96,20 @@ pub(crate) struct Listed {
     pub(crate) name: String,
     /// The name of its kind, which need not be one of ours: another version of the testbed may have made it.
     pub(crate) kind: String,
+    pub(crate) host: String,
     pub(crate) port: Option<u16>,
     /// The process it belongs to, unless it is shared.
     pub(crate) owner: Option<String>,
 }
 
+/// Where servers listen that have no place of their own.
+pub(crate) const LOOPBACK: &str = "127.0.0.1";
+
 /// The containers of the testbed, running or not.
 pub(crate) fn list() -> Result<Vec<Listed>, Error> {
     let filter = format!("label={LABEL}");
-    let format =
-        format!("{{{{.Names}}}}\t{{{{.Label \"{LABEL}\"}}}}\t{{{{.Label \"{PORT}\"}}}}\t{{{{.Label \"{OWNER}\"}}}}");
+    let labels = [LABEL, PORT, OWNER, HOST].map(|label| format!("\t{{{{.Label \"{label}\"}}}}")).concat();
+    let format = format!("{{{{.Names}}}}{labels}");
     let lines = docker(&["ps", "--all", "--filter", &filter, "--format", &format], LOOKUP)?;
     Ok(lines.lines().filter_map(listed).collect())
 }
@@ -100,20 +121,23 @@ fn listed(line: &str) -> Option<Listed> {
         kind: parts.next()?.to_owned(),
         port: parts.next()?.parse().ok(),
         owner: parts.next().filter(|owner| !owner.is_empty()).map(str::to_owned),
+        host: parts.next().filter(|host| !host.is_empty()).unwrap_or(LOOPBACK).to_owned(),
     })
 }
 
-/// Removes private containers whose process is gone.
+/// Removes private containers, and networks, whose process is gone.
 pub(crate) fn remove_orphans() {
-    // Without /proc nobody can be told to be gone.
-    if !Path::new("/proc/self").exists() {
-        return;
-    }
     for listed in list().unwrap_or_default() {
-        if listed.owner.is_some_and(|owner| !Path::new("/proc").join(owner).exists()) {
+        if listed.owner.is_some_and(|owner| is_gone(&owner)) {
             let _ = remove(&listed.name);
         }
     }
+    network::remove_where(is_gone);
+}
+
+/// Whether a process has ended. Without /proc nobody can be told to be gone.
+fn is_gone(process: &str) -> bool {
+    Path::new("/proc/self").exists() && !Path::new("/proc").join(process).exists()
 }
 
 #[derive(Debug)]
@@ -145,7 +169,8 @@ mod tests {
 
     #[test]
     fn a_shared_container_has_no_owner() {
-        let listed = listed("leasehold-testbed-redis\tredis\t25379\t").map(|it| (it.name, it.kind, it.port, it.owner));
+        let listed =
+            listed("leasehold-testbed-redis\tredis\t25379\t\t").map(|it| (it.name, it.kind, it.port, it.owner));
         assert_eq!(listed, Some(("leasehold-testbed-redis".to_owned(), "redis".to_owned(), Some(25379), None)));
     }
 }

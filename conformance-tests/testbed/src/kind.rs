@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::image::ImageKind;
-use crate::{mongo, pgbouncer, postgres, redis};
+use crate::{etcd, mongo, pgbouncer, postgres, redis, zookeeper};
 
 /// A kind of server: everything that differs between PostgreSQL and the next store.
 #[derive(Debug)]
@@ -49,6 +49,9 @@ pub(crate) enum Network {
     /// It runs in the host's network and listens on 127.0.0.1 at the port that its environment names, `PORT`. For servers
     /// that reach others: those are published there, under ports that stay over a restart.
     Host,
+    /// It has an address of its own in its cluster's network, [`Settings::place`](crate::container::Settings), where the
+    /// host's clients reach it at [`ServerKind::inner_port`]. It may be cut off there.
+    Own,
 }
 
 /// Every kind of server there is.
@@ -59,6 +62,13 @@ pub(crate) const KINDS: &[&ServerKind] = &[
     &redis::SENTINEL,
     &mongo::REPLICA_SET,
     &mongo::STANDALONE,
+    &etcd::ALONE,
+    &etcd::WITH_AUTH,
+    &etcd::CLUSTER,
+    &etcd::MEMBER,
+    &zookeeper::ALONE,
+    &zookeeper::CLUSTER,
+    &zookeeper::MEMBER,
 ];
 
 impl ServerKind {

@@ -37,17 +37,24 @@
 //! | `REDIS_SENTINEL` | [a sentinel](redis_sentinel_of) | not shared | that of `REDIS` |
 //! | `MONGO` | [a replica set of MongoDB](mongo) | 25017 to 25019 | ours is built on it; its `mongod` runs |
 //! | `MONGO_STANDALONE` | [one MongoDB](mongo_standalone) | 25117 | that of `MONGO` |
+//! | `ETCD` | [etcd] | 22379 | ours is built on it, a Debian; its `etcd` runs |
+//! | `ETCD_AUTH` | [etcd that asks who one is](etcd_auth) | 22479 | that of `ETCD` |
+//! | `ETCD_CLUSTER` | [three members of etcd](etcd_three) | 22579 to 22581 | that of `ETCD` |
+//! | `ZOOKEEPER` | [ZooKeeper](zookeeper) | 22181 | ours is built on it, a Debian, with the ZooKeeper of that |
+//! | `ZOOKEEPER_CLUSTER` | [three servers of ZooKeeper](zookeeper_three) | 22281 to 22283 | that of `ZOOKEEPER` |
 //!
 //! User and password are `leasehold` and `leasehold` wherever there are any. Private servers take free ports from 27000
 //! to 32699. Servers that must reach one another (all but PostgreSQL) run in the host's network and listen on its
-//! loopback only.
+//! loopback only. The members of [`EtcdCluster`] and [`ZooKeeperCluster`], which can be cut off from one another, have
+//! addresses of their own in 10.213.0.0/16.
 //!
 //! # Adding a kind of server
 //!
 //! One file like `src/postgres.rs`, one folder like `docker/postgres/`, one line in the
 //! table of `src/kind.rs`, and a pair of functions here. What stands before another server
 //! (`src/pgbouncer.rs`) names that one's kind in `before`. Kinds whose containers are made from one image
-//! (`src/mongo.rs`) share its `ImageKind`.
+//! (`src/mongo.rs`) share its `ImageKind`. Members that are faulted one by one, and cut off from one another
+//! (`src/etcd_cluster.rs`), are started by `src/cluster.rs`.
 
 #![forbid(unsafe_code)]
 // Library code of the project is handed its clock. The testbed waits for real processes,
@@ -55,15 +62,20 @@
 #![allow(clippy::disallowed_methods)]
 
 mod address;
+mod cluster;
 mod command;
 mod container;
 mod engine;
 mod error;
+mod etcd;
+mod etcd_cluster;
+mod http;
 mod image;
 mod kind;
 mod lock;
 mod mongo;
 mod mongod;
+mod network;
 mod overview;
 mod pgbouncer;
 mod ports;
@@ -73,12 +85,22 @@ mod redis;
 mod server;
 mod shared;
 pub mod tests;
+mod zk_cli;
+mod zk_session;
+mod zookeeper;
+mod zookeeper_cluster;
 
+pub use cluster::Cluster;
 pub use error::{Error, Missing};
+pub use etcd::Etcd;
+pub use etcd_cluster::EtcdCluster;
 pub use mongo::MongoMembers;
 pub use overview::{Status, down, status, up};
 pub use redis::RedisCluster;
 pub use server::{PrivateServer, Server};
+pub use zk_cli::ZkCli;
+pub use zookeeper::ZooKeeper;
+pub use zookeeper_cluster::ZooKeeperCluster;
 
 /// Makes sure that the shared PostgreSQL server runs, and answers with it.
 ///
@@ -227,4 +249,121 @@ pub fn mongo_standalone() -> Result<Server, Missing> {
 /// [`Missing`] as in [`postgres_private`].
 pub fn mongo_standalone_private() -> Result<PrivateServer, Missing> {
     private::private(&mongo::STANDALONE)
+}
+
+/// Makes sure that the shared etcd runs, and answers with it: one server that asks nobody who they are. Every write is on
+/// the disk before its answer; the least time to live of a lease is a second.
+///
+/// # Errors
+///
+/// [`Missing`] as in [`postgres`].
+pub fn etcd() -> Result<Server, Missing> {
+    shared::shared(&etcd::ALONE)
+}
+
+/// Starts an etcd for the caller alone, removed with its data on drop. [`Etcd`] has what else can be done to it.
+///
+/// # Errors
+///
+/// [`Missing`] as in [`postgres_private`].
+pub fn etcd_private() -> Result<PrivateServer, Missing> {
+    private::private(&etcd::ALONE)
+}
+
+/// As [`etcd_private`], with further settings as on the command line of `etcd`, which outweigh the testbed's:
+/// `&["--max-txn-ops=16"]`.
+///
+/// # Errors
+///
+/// [`Missing`] as in [`postgres_private`], and where etcd refuses a setting.
+pub fn etcd_private_with(settings: &[&str]) -> Result<PrivateServer, Missing> {
+    private::private_with(&etcd::ALONE, settings)
+}
+
+/// Makes sure that the shared etcd with authentication runs, and answers with it. Its user `leasehold` may read and write
+/// the keys that begin with `leasehold/`, `nobody` may do nothing, and `root` anything; all have the password `leasehold`.
+///
+/// # Errors
+///
+/// [`Missing`] as in [`postgres`].
+pub fn etcd_auth() -> Result<Server, Missing> {
+    shared::shared(&etcd::WITH_AUTH)
+}
+
+/// Starts an etcd as [`etcd_auth`] has it for the caller alone, removed with its data on drop.
+///
+/// # Errors
+///
+/// [`Missing`] as in [`postgres_private`].
+pub fn etcd_auth_private() -> Result<PrivateServer, Missing> {
+    private::private(&etcd::WITH_AUTH)
+}
+
+/// Makes sure that the shared cluster of etcd runs, and answers with it: three members in one container, without
+/// authentication. Faults of the server are faults of all members; [`etcd_cluster`] has those of one.
+///
+/// # Errors
+///
+/// [`Missing`] as in [`postgres`].
+pub fn etcd_three() -> Result<Server, Missing> {
+    shared::shared(&etcd::CLUSTER)
+}
+
+/// Starts a cluster of etcd for the caller alone, whose three members can be killed, frozen and cut off from one another;
+/// removed with its data on drop. It takes three seconds or so.
+///
+/// # Errors
+///
+/// [`Missing`] as in [`etcd_private`].
+pub fn etcd_cluster() -> Result<EtcdCluster, Missing> {
+    EtcdCluster::start()
+}
+
+/// Makes sure that the shared ZooKeeper runs, and answers with it: one server, every write of which is on the disk before
+/// its answer. Sessions last 0.2 to 60 s, as their clients say; containers, and nodes whose time is over, are removed
+/// within a second or two. The super user has the digest identity `super:leasehold`.
+///
+/// # Errors
+///
+/// [`Missing`] as in [`postgres`].
+pub fn zookeeper() -> Result<Server, Missing> {
+    shared::shared(&zookeeper::ALONE)
+}
+
+/// Starts a ZooKeeper for the caller alone, removed with its data on drop. [`ZooKeeper`] has what else can be done to it.
+///
+/// # Errors
+///
+/// [`Missing`] as in [`postgres_private`].
+pub fn zookeeper_private() -> Result<PrivateServer, Missing> {
+    private::private(&zookeeper::ALONE)
+}
+
+/// As [`zookeeper_private`], with further lines of `zoo.cfg`, which outweigh the testbed's: `&["tickTime=1000"]`.
+///
+/// # Errors
+///
+/// [`Missing`] as in [`postgres_private`], and where ZooKeeper refuses a setting.
+pub fn zookeeper_private_with(settings: &[&str]) -> Result<PrivateServer, Missing> {
+    private::private_with(&zookeeper::ALONE, settings)
+}
+
+/// Makes sure that the shared ensemble of ZooKeeper runs, and answers with it: three servers in one container. Faults of
+/// the server are faults of all three; [`zookeeper_cluster`] has those of one.
+///
+/// # Errors
+///
+/// [`Missing`] as in [`postgres`].
+pub fn zookeeper_three() -> Result<Server, Missing> {
+    shared::shared(&zookeeper::CLUSTER)
+}
+
+/// Starts an ensemble of ZooKeeper for the caller alone, whose three servers can be killed, frozen and cut off from one
+/// another; removed with its data on drop. It takes three seconds or so.
+///
+/// # Errors
+///
+/// [`Missing`] as in [`zookeeper_private`].
+pub fn zookeeper_cluster() -> Result<ZooKeeperCluster, Missing> {
+    ZooKeeperCluster::start()
 }

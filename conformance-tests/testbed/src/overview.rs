@@ -6,7 +6,7 @@ use crate::address::without_password;
 use crate::container::{self, inspect};
 use crate::kind::{KINDS, ServerKind};
 use crate::shared::{GLANCE, shared};
-use crate::{Error, Missing, Server, engine, lock};
+use crate::{Error, Missing, Server, engine, lock, network};
 
 /// One line of [`status`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +47,7 @@ pub fn down() -> Result<Vec<String>, Error> {
     for name in &names {
         container::remove(name)?;
     }
+    network::remove_where(|_| true);
     Ok(names)
 }
 
@@ -63,7 +64,8 @@ pub fn status() -> Result<Vec<Status>, Missing> {
             (Some(url), _) => rows.push(status_outside(kind, url)),
             (None, Some(port)) => {
                 engine::ready()?;
-                rows.push(status_of(kind, kind.container(), port));
+                let server = Server::in_container(kind, kind.container(), port);
+                rows.push(status_of(server, kind.container()));
             }
             (None, None) => {}
         }
@@ -71,7 +73,8 @@ pub fn status() -> Result<Vec<Status>, Missing> {
     for listed in container::list().unwrap_or_default() {
         let kind = KINDS.iter().find(|kind| kind.name == listed.kind);
         if let (Some(kind), Some(port), Some(_)) = (kind, listed.port, listed.owner) {
-            rows.push(status_of(kind, listed.name, port));
+            let server = private_of(kind, &listed.name, &listed.host, port);
+            rows.push(status_of(server, listed.name));
         }
     }
     Ok(rows)
@@ -86,9 +89,15 @@ fn status_outside(kind: &'static ServerKind, url: String) -> Status {
     Status { server: kind.name.to_owned(), image: "-".to_owned(), state, url: without_password(server.url()) }
 }
 
-fn status_of(kind: &'static ServerKind, name: String, port: u16) -> Status {
+fn private_of(kind: &'static ServerKind, name: &str, host: &str, port: u16) -> Server {
+    match host {
+        container::LOOPBACK => Server::in_container(kind, name.to_owned(), port),
+        own => Server::in_place(kind, name.to_owned(), own, port),
+    }
+}
+
+fn status_of(server: Server, name: String) -> Status {
     let found = inspect(&name);
-    let server = Server::in_container(kind, name.clone(), port);
     let state = match &found {
         None => "not there".to_owned(),
         Some(found) if found.state == "running" && server.await_ready(GLANCE).is_ok() => "running, ready".to_owned(),

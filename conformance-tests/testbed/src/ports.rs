@@ -27,7 +27,7 @@ pub(crate) fn free(count: u16) -> Result<u16, Error> {
 }
 
 /// No kind has more ports than this and one.
-const MOST: u16 = 2;
+const MOST: u16 = 8;
 
 /// Each process goes round the range from a place of its own, so that two rarely try the same.
 fn next(count: u16) -> u16 {

@@ -23,20 +23,7 @@ pub(crate) fn private_before(kind: &'static ServerKind, server: &Server) -> Resu
 }
 
 fn started(kind: &'static ServerKind, upstream: Option<u16>, arguments: &[&str]) -> Result<PrivateServer, Missing> {
-    if kind.given_url().is_some() {
-        // Not remembered: the shared server isn't missing.
-        return Err(Missing::new(
-            format!("no {} server of the test's own", kind.name),
-            format!("unset {} and have Docker running", kind.url_variable()),
-        ));
-    }
-    let image = remember(kind, || {
-        engine::ready()?;
-        let image = kind.image.name()?;
-        kind.image.provide(&image)?;
-        container::remove_orphans();
-        Ok(image)
-    })?;
+    let image = image(kind)?;
     // Ports that are free when we look can be taken when the server does, so more than once.
     let mut last = None;
     for _ in 0..3 {
@@ -48,19 +35,43 @@ fn started(kind: &'static ServerKind, upstream: Option<u16>, arguments: &[&str])
     Err(last.map_or_else(|| Missing::new("no server was tried", "try again"), |error| not_started(kind, &error)))
 }
 
+/// The image of private servers of this kind, made if it isn't there, when they can be had. What was left behind by
+/// processes that are gone is removed.
+pub(crate) fn image(kind: &'static ServerKind) -> Result<String, Missing> {
+    if kind.given_url().is_some() {
+        // Not remembered: the shared server isn't missing.
+        return Err(Missing::new(
+            format!("no {} server of the test's own", kind.name),
+            format!("unset {} and have Docker running", kind.url_variable()),
+        ));
+    }
+    remember(kind, || {
+        engine::ready()?;
+        let image = kind.image.name()?;
+        kind.image.provide(&image)?;
+        container::remove_orphans();
+        Ok(image)
+    })
+}
+
+/// A name for a private container or network of this process, which nobody else's has.
+pub(crate) fn name(kind: &ServerKind) -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("{}-{}-{}", kind.container(), std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
 fn start(
     kind: &'static ServerKind,
     image: &str,
     upstream: Option<u16>,
     arguments: &[&str],
 ) -> Result<PrivateServer, Error> {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let owner = std::process::id();
-    let name = format!("{}-{owner}-{}", kind.container(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let name = name(kind);
     // Chosen here and not by Docker, which would choose anew at each start.
     let port = ports::free(kind.ports)?;
     let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-    container::create(kind, &name, image, &Settings { port, upstream, arguments }, Whose::OfProcess(owner))?;
+    let settings = Settings { port, upstream, arguments, place: None };
+    container::create(kind, &name, image, &settings, Whose::OfProcess(std::process::id()))?;
     // Removed again by its drop when it doesn't get ready.
     let server = PrivateServer(Server::in_container(kind, name, port));
     make_ready(&server)?;

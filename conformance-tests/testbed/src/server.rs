@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::Error;
 use crate::address::host_ports;
-use crate::command::docker;
+use crate::command::{docker, run};
 use crate::container;
 use crate::kind::ServerKind;
 
@@ -37,6 +37,12 @@ impl Server {
     pub(crate) fn in_container(kind: &'static ServerKind, container: String, port: u16) -> Self {
         let host_ports: Vec<String> = (0..kind.members).map(|member| format!("127.0.0.1:{}", port + member)).collect();
         Self { kind, url: (kind.url)(&host_ports.join(",")), host_ports, container: Some(container) }
+    }
+
+    /// A server of one process, at an address of its own.
+    pub(crate) fn in_place(kind: &'static ServerKind, container: String, host: &str, port: u16) -> Self {
+        let host_port = format!("{host}:{port}");
+        Self { kind, url: (kind.url)(&host_port), host_ports: vec![host_port], container: Some(container) }
     }
 
     pub(crate) fn outside(kind: &'static ServerKind, url: String) -> Self {
@@ -215,7 +221,7 @@ impl Server {
         docker(&[command, &[container]].concat(), ACT).map(drop)
     }
 
-    fn container(&self, action: &str) -> Result<&str, Error> {
+    pub(crate) fn container(&self, action: &str) -> Result<&str, Error> {
         self.container.as_deref().ok_or_else(|| Error::Unsupported {
             action: action.to_owned(),
             server: self.kind.name,
@@ -246,7 +252,8 @@ impl Drop for PrivateServer {
 }
 
 fn log_end(container: &str) -> String {
-    docker(&["logs", "--tail=3", container], ACT).unwrap_or_default()
+    // Some servers write it to stderr.
+    run("sh", &["-c", r#"docker logs --tail=3 "$0" 2>&1"#, container], ACT).unwrap_or_default()
 }
 
 #[cfg(test)]

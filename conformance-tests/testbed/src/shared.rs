@@ -25,7 +25,7 @@ pub(crate) fn shared(kind: &'static ServerKind) -> Result<Server, Missing> {
         .shared_port()?
         .ok_or_else(|| Missing::new(format!("no {} server is shared", kind.name), "start one for the test alone"))?;
     let upstream = kind.before.map(|before| upstream(kind, &shared(before)?)).transpose()?;
-    let settings = Settings { port, upstream, arguments: Vec::new() };
+    let settings = Settings { port, upstream, ..Settings::default() };
     let image = kind.image.name()?;
     let server = Server::in_container(kind, kind.container(), port);
     // Most calls find it running; they needn't wait for each other.

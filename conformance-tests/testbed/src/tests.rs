@@ -43,6 +43,22 @@ pub fn private_mongo_standalone_can_be_had() -> Result<(), Missing> {
     can_be_had("LEASEHOLD_TEST_MONGO_STANDALONE", crate::mongo_standalone, crate::mongo_standalone_private)
 }
 
+/// Whether an etcd can be had for a test alone, as [`crate::etcd_private`] gives; with it a cluster can.
+///
+/// # Errors
+/// What is [`Missing`].
+pub fn private_etcd_can_be_had() -> Result<(), Missing> {
+    can_be_had("LEASEHOLD_TEST_ETCD", crate::etcd, crate::etcd_private)
+}
+
+/// Whether a ZooKeeper can be had for a test alone, as [`crate::zookeeper_private`] gives; with it an ensemble can.
+///
+/// # Errors
+/// What is [`Missing`].
+pub fn private_zookeeper_can_be_had() -> Result<(), Missing> {
+    can_be_had("LEASEHOLD_TEST_ZOOKEEPER", crate::zookeeper, crate::zookeeper_private)
+}
+
 fn can_be_had(
     variable: &str,
     shared: fn() -> Result<Server, Missing>,
