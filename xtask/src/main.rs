@@ -4,6 +4,7 @@
 // Tasks measure how long real programs take.
 #![allow(clippy::disallowed_methods)]
 
+mod bench;
 mod packages;
 mod results;
 mod table;
@@ -40,6 +41,15 @@ enum Task {
         #[arg(last = true)]
         filters: Vec<String>,
     },
+    /// Measure how quick each store is here: the shared servers of the testbed, in an optimised build
+    Bench {
+        /// Only these servers, by the names of `cargo xtask testbed status`, `memory` or `sqlite`
+        only: Vec<String>,
+    },
+    /// Install the Debian packages that building and testing need, where they are missing
+    ///
+    /// As root, or by sudo that asks for no password. `cargo xtask test` does it by itself.
+    Packages,
     /// Start, list and remove the servers that the tests run against
     Testbed {
         #[command(subcommand)]
@@ -50,6 +60,8 @@ enum Task {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
         Task::Test { filters } => test::run(&filters),
+        Task::Bench { only } => bench::run(&only),
+        Task::Packages => packages::install_missing().map(|()| ExitCode::SUCCESS),
         Task::Testbed { action } => testbed::run(action),
     };
     outcome.unwrap_or_else(|message| {

@@ -3,16 +3,39 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// A program that the tests need, and the package that has it.
+/// What building and testing need, and the package that has it.
 struct Need {
-    program: &'static str,
+    what: &'static str,
+    there: fn() -> bool,
     package: &'static str,
     why: &'static str,
 }
 
 const NEEDS: &[Need] = &[
-    Need { program: "cc", package: "build-essential", why: "SQLite is compiled from its C source" },
-    Need { program: "pip3", package: "python3-pip", why: "MongoDB's server comes from the Python package index" },
+    Need {
+        what: "cc",
+        there: || has_program("cc"),
+        package: "build-essential",
+        why: "SQLite is compiled from its C source",
+    },
+    Need {
+        what: "protoc",
+        there: || has_program("protoc"),
+        package: "protobuf-compiler",
+        why: "etcd's driver is made from its protocol",
+    },
+    Need {
+        what: "google/protobuf/descriptor.proto",
+        there: || Path::new("/usr/include/google/protobuf/descriptor.proto").is_file() || !has_program("apt-get"),
+        package: "libprotobuf-dev",
+        why: "etcd's driver is made from its protocol",
+    },
+    Need {
+        what: "pip3",
+        there: || has_program("pip3"),
+        package: "python3-pip",
+        why: "MongoDB's server comes from the Python package index",
+    },
 ];
 
 /// Installs what is missing.
@@ -20,15 +43,14 @@ const NEEDS: &[Need] = &[
 /// What the testbed needs to make a base image it installs itself, for it knows whether it
 /// has to make one.
 pub(crate) fn install_missing() -> Result<(), String> {
-    let missing: Vec<&Need> = NEEDS.iter().filter(|need| !is_there(need.program)).collect();
+    let missing: Vec<&Need> = NEEDS.iter().filter(|need| !(need.there)()).collect();
     if missing.is_empty() {
         return Ok(());
     }
     let packages: Vec<&str> = missing.iter().map(|need| need.package).collect();
-    let reasons: Vec<String> =
-        missing.iter().map(|need| format!("{} is missing ({})", need.program, need.why)).collect();
+    let reasons: Vec<String> = missing.iter().map(|need| format!("{} is missing ({})", need.what, need.why)).collect();
     let reasons = reasons.join(", ");
-    if !is_there("apt-get") {
+    if !has_program("apt-get") {
         return Err(format!("{reasons}: install it with this system's package manager"));
     }
     eprintln!("xtask: {reasons}; installing {}", packages.join(" "));
@@ -52,7 +74,7 @@ fn is_root() -> bool {
     Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout == b"0\n")
 }
 
-fn is_there(program: &str) -> bool {
+fn has_program(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|folder| Path::new(&folder).join(program).is_file())
 }
