@@ -10,8 +10,8 @@ use std::{
 
 use futures_util::future::try_join_all;
 use lock_core::{
-    AcquireRequest, Acquired, Applied, Entropy, ErrorKind, LockName, LockProvider, OsEntropy, OwnerId, ReleaseRequest,
-    Released, RenewRequest, StoreError, Tick,
+    AcquireRequest, Acquired, Applied, Entropy, ErrorKind, Fairness, LockName, LockProvider, OsEntropy, OwnerId,
+    ReleaseRequest, Released, RenewRequest, StoreError, Tick, Waiting,
 };
 
 use crate::{
@@ -257,10 +257,25 @@ pub async fn a_finished_tick_is_not_granted_again(h: &dyn Harness) -> Outcome {
             }
         }
     }
+    // Who waits while the tick is finished is told so when his turn comes.
+    let [holder, waiter] = [0, 1].map(|which: usize| Asker::new(&providers[which], &name, lease));
+    let got = holder.get().await?;
+    let waiting = if waiter.provider.capabilities().fairness == Fairness::None {
+        Waiting::Wake(lease)
+    } else {
+        Waiting::InLine(lease)
+    };
+    let request = AcquireRequest { tick: Some(Tick(150)), waiting, ..waiter.request() };
+    let answer = waiter.provider.acquire(&request).await?;
+    ensure!(matches!(answer, Acquired::Held(_)), "a held lock, waited for with a tick: {answer:?}");
+    let release = ReleaseRequest::new(name.clone(), holder.owner, Some(got.token));
+    holder.provider.release(&ReleaseRequest { done: Some(Tick(150)), ..release }).await?;
+    let answer = waiter.provider.acquire(&request).await?;
+    ensure!(matches!(answer, Acquired::Finished(Tick(150))), "a tick that was finished meanwhile: {answer:?}");
     // A tick that is being worked on is held, as any lock.
     let [holder, other] = [0, 1].map(|which: usize| Asker::new(&providers[which], &name, lease));
     let got = holder.get().await?;
-    let request = AcquireRequest { tick: Some(Tick(102)), ..other.request() };
+    let request = AcquireRequest { tick: Some(Tick(200)), ..other.request() };
     let answer = other.provider.acquire(&request).await?;
     ensure!(matches!(answer, Acquired::Held(_)), "a held lock, asked for with a tick: {answer:?}");
     holder.must_release(got.token).await
