@@ -50,8 +50,9 @@ pub trait LockProvider: fmt::Debug + Send + Sync + 'static {
     /// Subscribes this asker to wake-ups for a lock. Once it returns, no release is missed without a wake-up
     /// (a cut subscription wakes everybody when it is made good). Several watches share one connection.
     ///
-    /// A store that queues its askers wakes `owner` alone when its turn may have come; it learns of the place in the
-    /// queue by [`acquire`](Self::acquire), which may come before or after. Other stores wake all who watch the lock.
+    /// A store that queues its askers wakes `owner` alone when its turn may have come, by an expiry as well. It learns of
+    /// the place in the queue by [`acquire`](Self::acquire), which may come before or after. Other stores wake all who
+    /// watch the lock.
     async fn watch(&self, name: &LockName, owner: OwnerId) -> Result<Watch, StoreError>;
 
     /// What is known of a lock; `None` where the store has no record of it, which means free.

@@ -128,6 +128,23 @@ async fn fair_waiters_of_one_client_stand_in_line_each_and_each_release_wakes_on
     assert_eq!(line.acquires.load(Ordering::SeqCst), 1 + 2 * WAITERS, "each asks once more, when it is its turn");
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_stands_in_line_asks_once_per_ttl_at_most() {
+    let line = Line::new();
+    let clock = Arc::new(TestClock::new());
+    let locks = Locks::builder_shared(line.clone()).clock(clock.clone()).build();
+    let ttl = Duration::from_secs(10);
+    let held = locks.lock("x").ttl(TTL).acquire().await.unwrap();
+    let waiter = tokio::spawn(locks.lock("x").ttl(ttl).fair().acquire());
+    line.until_in_line(2).await;
+    let before = line.acquires.load(Ordering::SeqCst);
+    clock.sleep_until(clock.now() + 3 * ttl + ttl / 2).await;
+    let asked = line.acquires.load(Ordering::SeqCst) - before;
+    assert!((2..=3).contains(&asked), "the safety net, and nothing else: {asked} requests in three ttls");
+    held.release().await.unwrap();
+    waiter.await.unwrap().unwrap().release().await.unwrap();
+}
+
 #[tokio::test]
 async fn waiters_that_are_not_fair_take_one_place_for_all() {
     let line = Line::new();

@@ -124,7 +124,12 @@ pub(super) async fn acquire(client: Arc<Client>, wish: Wish) -> Result<LeaseGuar
                         continue;
                     }
                 }
-                let nap = nap(&client, wish.ttl, &held, &mut vain);
+                // In line, whatever brings the turn is an event, the expiry of those before as well.
+                let nap = if queues && watch.is_some() {
+                    wish.ttl.max(SAFETY_NET)
+                } else {
+                    nap(&client, wish.ttl, &held, &mut vain)
+                };
                 tracing::debug!(lock = %wish.name, ?held, ?nap, "waiting");
                 if wait(&client, watch.as_mut(), nap, until).await == Woken::TimeIsUp {
                     return Err(busy(held));
