@@ -1,0 +1,82 @@
+//! Locks in etcd: leases, fencing tokens, waiters in order.
+//!
+//! ```no_run
+//! # async fn example(client: etcd_client::Client) -> Result<(), lock_core::StoreError> {
+//! use lock_etcd::EtcdLocks;
+//!
+//! let locks = EtcdLocks::connect("etcd://app:secret@etcd1,etcd2,etcd3/").await?;
+//! // Or over the application's own client:
+//! let locks = EtcdLocks::builder(client).prefix("locks/").build().await?;
+//! # Ok(()) }
+//! ```
+//!
+//! # What it offers
+//!
+//! Exclusive leases by consensus. Each holder and each waiter has a key of its own under the lock's name; the oldest one
+//! holds the lock, and its `create_revision` is the token. A grant or a release is told when a majority has it on its
+//! disks. Waiters are granted in the order in which they queued, over all processes; each watches the key before its own,
+//! so a release wakes one. Finished ticks are recorded.
+//!
+//! All entries of a provider with the same ttl (in whole seconds) share one lease at the store, so that a thousand holds
+//! are renewed by one message and a few reads. Each entry still ends by itself: its own process deletes it when nobody
+//! renews it.
+//!
+//! # When a renewal counts
+//!
+//! An etcd server's OK to a keep-alive proves nothing: a leader that was deposed, or hangs in a write, says it too (etcd
+//! #15247). Here one counts only if a linearizable read, begun after the answer, reports the raft term that stands in the
+//! answer. Whoever handled the keep-alive was leader in that term or a later one; the read proves that a majority
+//! followed the leader of that very term later still. So no other leader was there, and the lease was extended where it
+//! counts. The read is the renewal's own look whether the holder's key is there. The end of a lease is counted from
+//! before the keep-alive was sent.
+//!
+//! # Connections
+//!
+//! One, to one server at a time: the next one is asked when it fails, says nothing for a third of
+//! [`Builder::operation_timeout`], or knows no leader. Given a URL, servers must prove who they are over TLS (`etcds://`), by the
+//! system's authorities or those of the file in `SSL_CERT_FILE`.
+//!
+//! The application's own client decides by itself which of its servers is asked; a server that falls silent then costs
+//! every request that goes there its time. Let it have one endpoint, and `require_leader`, time-outs and keep-alives set.
+//! A provider is bound to the tokio runtime on which it was built.
+//!
+//! # Limits
+//!
+//! - Tested on etcd 3.4.23, one server and three; it needs 3.4.
+//! - A ttl is kept in whole seconds, rounded up, and the server has a least one (one and a half times its election
+//!   timeout): [`Grant::ttl`](lock_core::Grant) says what is left of what was granted.
+//! - After a change of the leader, the leases of holders that vanished begin anew: others wait for up to a ttl longer.
+//! - What [`inspect`](lock_core::LockProvider::inspect) tells as remaining is rounded up to whole seconds for the holds of other
+//!   processes; a refusal tells the ttl at most.
+//! - No shared locks and no semaphores yet.
+//!
+//! # Building
+//!
+//! The driver compiles etcd's protocol files: it needs `protoc` and the files that come with it (on Debian and Ubuntu
+//! `protobuf-compiler` and `libprotobuf-dev`).
+
+#![forbid(unsafe_code)]
+
+pub use etcd_client;
+
+mod acquire;
+mod book;
+mod class;
+mod config;
+mod entry;
+mod error;
+mod keys;
+mod link;
+mod people;
+mod provider;
+mod release;
+mod renew;
+mod source;
+mod store;
+mod tend;
+mod txn;
+mod wake;
+
+pub use config::Builder;
+pub use provider::EtcdLocks;
+pub use source::Source;
