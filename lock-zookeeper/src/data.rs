@@ -1,0 +1,86 @@
+//! What is written into nodes. Whatever is read may be anybody's, and is judged as such.
+
+use std::time::Duration;
+
+use lock_core::{FencingToken, HolderInfo, Tick};
+use serde_json::{Value, json};
+
+/// Who stands in an entry, for people.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Standing {
+    pub(crate) holder: HolderInfo,
+    /// The timeout of its session, where it is said.
+    pub(crate) ttl: Option<Duration>,
+}
+
+impl Standing {
+    pub(crate) fn written(holder: &HolderInfo, ttl: Duration) -> Vec<u8> {
+        let millis = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+        json!({ "holder": holder.clone().bounded(), "ttl_ms": millis }).to_string().into_bytes()
+    }
+
+    /// Other programs' data is somebody of whom nothing is known.
+    pub(crate) fn read(data: &[u8]) -> Self {
+        let Ok(mut read) = serde_json::from_slice::<Value>(data) else { return Self::default() };
+        let ttl = read.get("ttl_ms").and_then(Value::as_u64).map(Duration::from_millis);
+        let holder = read.get_mut("holder").map(Value::take).unwrap_or_default();
+        let holder: HolderInfo = serde_json::from_value(holder).unwrap_or_default();
+        Self { holder: holder.bounded(), ttl }
+    }
+
+    /// For how long the lease lasts at least if its holder lives: what the heartbeat's rhythm leaves of the session.
+    /// Nobody else knows when the session was last heard of.
+    pub(crate) fn remaining(&self) -> Option<Duration> {
+        self.ttl.map(|ttl| ttl - ttl / 4)
+    }
+}
+
+/// What the last holder left in the lock's own node: its token, and the name of its entry.
+pub(crate) struct Last;
+
+impl Last {
+    pub(crate) fn written(token: FencingToken, node: &str) -> Vec<u8> {
+        format!("{token} {node}").into_bytes()
+    }
+
+    pub(crate) fn token(data: &[u8]) -> Option<FencingToken> {
+        let (token, _) = std::str::from_utf8(data).ok()?.split_once(' ')?;
+        token.parse().ok().map(FencingToken::new)
+    }
+
+    /// Whether the last holder's entry was this one.
+    pub(crate) fn was(data: &[u8], node: &str) -> bool {
+        std::str::from_utf8(data).ok().and_then(|text| text.split_once(' ')).is_some_and(|(_, last)| last == node)
+    }
+}
+
+pub(crate) fn tick_written(tick: Tick) -> Vec<u8> {
+    tick.0.to_string().into_bytes()
+}
+
+pub(crate) fn tick_read(data: &[u8]) -> Option<Tick> {
+    std::str::from_utf8(data).ok().and_then(|text| text.parse().ok()).map(Tick)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_reads_back_and_strangers_are_nobody() {
+        let holder = HolderInfo { host: "h".into(), pid: 7, label: "l".into(), since_micros: 9 };
+        let read = Standing::read(&Standing::written(&holder, Duration::from_secs(8)));
+        assert_eq!((read.holder.clone(), read.remaining()), (holder, Some(Duration::from_secs(6))));
+        for strange in ["", "10.0.0.1", "[]", "{\"holder\":3,\"ttl_ms\":-1}"] {
+            let read = Standing::read(strange.as_bytes());
+            assert_eq!((read.holder, read.ttl), (HolderInfo::default(), None), "{strange}");
+        }
+        let last = Last::written(FencingToken::new(12), "a");
+        assert_eq!(
+            (Last::token(&last), Last::was(&last, "a"), Last::was(&last, "b")),
+            (Some(FencingToken::new(12)), true, false)
+        );
+        assert_eq!(Last::token(b"10.0.0.1"), None);
+        assert_eq!((tick_read(&tick_written(Tick(5))), tick_read(b"x")), (Some(Tick(5)), None));
+    }
+}
