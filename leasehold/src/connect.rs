@@ -3,7 +3,7 @@
 use lock_core::{ErrorKind, Locks, MemoryLocks, StoreError};
 
 /// The stores of this crate: URL schemes, the word for the store, and the feature that brings it.
-const STORES: [Store; 6] = [
+const STORES: [Store; 8] = [
     Store { schemes: &["memory"], feature: None, example: "memory:" },
     Store { schemes: &["sqlite"], feature: Some("sqlite"), example: "sqlite:/var/lib/app/locks.db" },
     Store { schemes: &["postgres", "postgresql"], feature: Some("postgres"), example: "postgres://user@host/database" },
@@ -18,6 +18,8 @@ const STORES: [Store; 6] = [
         feature: Some("mongo"),
         example: "mongodb://user@host/database?replicaSet=name",
     },
+    Store { schemes: &["etcd", "etcds"], feature: Some("etcd"), example: "etcd://a:2379,b:2379,c:2379" },
+    Store { schemes: &["zookeeper"], feature: Some("zookeeper"), example: "zookeeper://a:2181,b:2181,c:2181" },
 ];
 
 struct Store {
@@ -47,6 +49,10 @@ pub async fn connect(url: &str) -> Result<Locks, StoreError> {
         redis if redis.starts_with("redis") => Ok(Locks::new(lock_redis::RedisLocks::connect(url).await?)),
         #[cfg(feature = "mongo")]
         "mongodb" | "mongodb+srv" => Ok(Locks::new(lock_mongo::MongoLocks::connect(url).await?)),
+        #[cfg(feature = "etcd")]
+        "etcd" | "etcds" => Ok(Locks::new(lock_etcd::EtcdLocks::connect(url).await?)),
+        #[cfg(feature = "zookeeper")]
+        "zookeeper" => Ok(Locks::new(lock_zookeeper::ZooKeeperLocks::connect(url).await?)),
         other => Err(not_here(other)),
     }
 }
@@ -68,7 +74,7 @@ pub fn schema_ddl(store: &str, schema: Option<&str>) -> Result<String, StoreErro
         "postgres" | "postgresql" => lock_postgres::PostgresLocks::ddl(schema.unwrap_or("leasehold")),
         #[cfg(feature = "mongo")]
         "mongo" | "mongodb" => lock_mongo::MongoLocks::ddl(schema),
-        "memory" | "redis" | "redlock" => {
+        "memory" | "redis" | "redlock" | "etcd" | "zookeeper" => {
             Err(StoreError::refused(ErrorKind::InvalidConfig, format!("the {store} store needs no schema")))
         }
         other => Err(not_here(other)),

@@ -28,14 +28,18 @@
 //! | `redis://…`, `redis-cluster://…`, `redis-sentinel://…` | `redis` | many hosts, fast; what survives a crash is up to the server's settings |
 //! | `redlock://A,B,C` | `redis` | a majority of independent Redis masters |
 //! | `mongodb://…` | `mongo` | many hosts, on a replica set by majority |
+//! | `etcd://A,B,C` | `etcd` | many hosts, by consensus; waiters in order; building it needs protoc |
+//! | `zookeeper://A,B,C` | `zookeeper` | many hosts, by consensus; waiters in order; Curator's layout |
 //!
 //! Each feature pulls in its own store and driver only. Every store crate is there under its own name as well
-//! ([`sqlite`], [`postgres`], [`redis`], [`mongo`]), for what a URL can't say: the application's own pool, a schema, a retention.
+//! ([`sqlite`], [`postgres`], [`redis`], [`mongo`], [`etcd`], [`zookeeper`]), for what a URL can't say: the application's own pool, a schema, a retention.
 
 mod connect;
 
 pub use connect::{connect, schema_ddl};
 pub use lock_core::*;
+#[cfg(feature = "etcd")]
+pub use lock_etcd as etcd;
 #[cfg(feature = "mongo")]
 pub use lock_mongo as mongo;
 #[cfg(feature = "postgres")]
@@ -44,6 +48,8 @@ pub use lock_postgres as postgres;
 pub use lock_redis as redis;
 #[cfg(feature = "sqlite")]
 pub use lock_sqlite as sqlite;
+#[cfg(feature = "zookeeper")]
+pub use lock_zookeeper as zookeeper;
 
 /// What most programs need.
 pub mod prelude {

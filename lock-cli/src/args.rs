@@ -103,6 +103,10 @@ pub(crate) struct Run {
     #[arg(short, long, value_name = "DURATION", value_parser = duration::parse)]
     pub(crate) wait: Option<Duration>,
 
+    /// Be granted in the order of asking, over all hosts; fails where the store doesn't keep it (etcd and ZooKeeper do)
+    #[arg(long)]
+    pub(crate) fair: bool,
+
     /// End the command after this time, counted from the grant
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     pub(crate) at_most_for: Option<Duration>,
@@ -187,7 +191,8 @@ pub(crate) struct Schema {
 
 #[derive(Debug, Args)]
 pub(crate) struct StoreArg {
-    /// Which store, e.g. sqlite:/var/lib/app/locks.db, postgres://app@db/prod, redis://host, mongodb://host/db
+    /// Which store, e.g. sqlite:/var/lib/app/locks.db, postgres://app@db/prod, redis://host, mongodb://host/db,
+    /// etcd://a:2379,b:2379, zookeeper://a:2181,b:2181
     /// [default: a SQLite file in your state directory]
     ///
     /// A password in it is hidden from `ps`; better still, keep it in LEASEHOLD_STORE or in the store's own password file.

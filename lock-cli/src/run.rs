@@ -142,6 +142,9 @@ fn wish(task: &Run, locks: &Locks) -> Lock {
         }
     };
     let mut lock = locks.lock(&task.name).ttl(task.ttl).label(label);
+    if task.fair {
+        lock = lock.fair();
+    }
     if let Some(most) = task.at_most_for {
         lock = lock.at_most_for(most);
     }
