@@ -99,8 +99,7 @@ impl Store {
         // What an earlier attempt may have written is to be known again.
         let known = self.book.get(&who).map(|(own, _)| own.value);
         let doubtful = known.is_some();
-        let value =
-            known.unwrap_or_else(|| Entry { rests: false, holder: request.holder.clone(), ttl: shared.ttl }.write());
+        let value = known.unwrap_or_else(|| fresh_value(request, shared));
         Begun::Wish(Box::new(Wish { request, who, asked, class, shared, value, doubtful }))
     }
 
@@ -253,6 +252,12 @@ impl Store {
     async fn take(&self, mut wishes: Vec<Wish<'_>>) -> Answers {
         let mut vain = 0;
         loop {
+            for wish in &mut wishes {
+                // What was there ended meanwhile: a deletion of its value may yet come.
+                if wish.doubtful && self.book.get(&wish.who).is_none() {
+                    wish.value = fresh_value(wish.request, wish.shared);
+                }
+            }
             // Before it is sent: what comes of it is deleted at its end, if nobody takes it up.
             let entered =
                 wishes.iter().all(|wish| self.book.enter(wish.own(Place::Doubt), wish.asked + wish.shared.ttl));
@@ -401,6 +406,11 @@ impl Store {
         }
         Ok(Acquired::Granted(Grant::new(token_of(stand.created), told)))
     }
+}
+
+/// Unlike any other.
+fn fresh_value(request: &AcquireRequest, shared: Shared) -> Vec<u8> {
+    Entry { rests: false, holder: request.holder.clone(), ttl: shared.ttl }.write()
 }
 
 pub(crate) fn token_of(created: i64) -> FencingToken {

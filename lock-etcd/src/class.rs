@@ -106,9 +106,22 @@ impl Class {
         if let Some(lease) = self.current().filter(|lease| !age.is_zero() && good(lease)) {
             return Ok(lease);
         }
-        let mut stream = self.stream.lock().await;
+        let give_up = asked + self.link.operation_timeout;
+        let late = || {
+            let message = format!("no lease could be had or kept alive within {:?}", self.link.operation_timeout);
+            StoreError::refused(ErrorKind::Timeout, message)
+        };
+        // Who waits for his turn waits no longer than anybody: a store that doesn't answer doesn't answer him either.
+        let mut stream = tokio::select! {
+            biased;
+            stream = self.stream.lock() => stream,
+            () = self.link.clock.sleep_until(give_up) => return Err(late()),
+        };
         let mut failures = 0;
         loop {
+            if self.link.clock.now() >= give_up {
+                return Err(late());
+            }
             let Some(lease) = self.current() else { return self.grant().await };
             // Somebody else's message, sent since.
             if good(&lease) {
@@ -118,7 +131,7 @@ impl Class {
                 Ok(()) => {}
                 Err(failure) => {
                     failures += 1;
-                    let over = self.link.clock.now() >= asked + self.link.operation_timeout;
+                    let over = self.link.clock.now() >= give_up;
                     if failures > 3 || over || failure.remedy() == Remedy::None {
                         return Err(error::of_reading(failure));
                     }

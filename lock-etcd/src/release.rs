@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use lock_core::{ErrorKind, HolderInfo, ReleaseRequest, Released, StoreError};
+use lock_core::{Applied, ErrorKind, HolderInfo, ReleaseRequest, Released, StoreError};
 
 use crate::{
     acquire::token_of,
@@ -30,7 +30,16 @@ impl Store {
             }
         }
         if !releases.is_empty() {
-            let done = self.send_releases(&mut releases).await?;
+            let done = match self.send_releases(&mut releases).await {
+                Ok(done) => done,
+                Err(error) => {
+                    if error.applied() == Applied::No {
+                        let rests = releases.iter().map(|(_, release)| release.rest.as_ref());
+                        rests.for_each(|rest| self.drop_rest(rest.map(|(_, lease)| *lease)));
+                    }
+                    return Err(error);
+                }
+            };
             for ((at, release), released) in releases.iter().zip(done.released) {
                 let request = requests[*at];
                 let who = (request.name.clone(), request.owner);

@@ -121,8 +121,8 @@ impl Store {
         };
         let mut stand = Stand { created, modified: kv.mod_revision() };
         if kv.lease() != shared.id {
+            // If it is elsewhere by now, nobody renews it here any more: it is seen to at its end.
             let Some((moved, at)) = self.move_entry(who, stand, kv.value(), shared.id).await? else {
-                self.forget(who);
                 return Ok(Renewed::Lost);
             };
             (stand, term) = (moved, at);
@@ -159,9 +159,9 @@ impl Store {
         if answer.succeeded() {
             return Ok(Some((Stand { modified: revision, ..stand }, term)));
         }
-        // An attempt whose answer was lost may have moved it.
+        // An attempt whose answer was lost, or another request of this process, may have moved it there.
         let found = txn::gets(&answer)?.into_iter().next().flatten();
-        let moved = found.filter(|kv| done.in_doubt && kv.lease() == lease && kv.create_revision() == stand.created);
+        let moved = found.filter(|kv| kv.lease() == lease && kv.create_revision() == stand.created);
         Ok(moved.map(|kv| (Stand { modified: kv.mod_revision(), ..stand }, term)))
     }
 
@@ -197,11 +197,15 @@ impl Store {
     pub(crate) async fn expire(&self, own: &Own) -> Result<(), StoreError> {
         let key = self.key(&own.who);
         let mut as_it_was = match own.stand() {
-            Some(stand) => Compare::mod_revision(key.as_slice(), CompareOp::Equal, stand.modified),
-            None => Compare::value(key.as_slice(), CompareOp::Equal, own.value.as_slice()),
+            Some(stand) => vec![Compare::mod_revision(key.as_slice(), CompareOp::Equal, stand.modified)],
+            // Under another lease it is somebody else's who took it up.
+            None => vec![
+                Compare::value(key.as_slice(), CompareOp::Equal, own.value.as_slice()),
+                Compare::lease(key.as_slice(), CompareOp::Equal, own.lease),
+            ],
         };
         while !self
-            .change(&txn::delete(&self.keys, &own.who.0, own.who.1, [as_it_was]))
+            .change(&txn::delete(&self.keys, &own.who.0, own.who.1, as_it_was.clone()))
             .await?
             .answer
             .answer
@@ -209,7 +213,7 @@ impl Store {
         {
             let Some(kv) = self.entry(&own.who).await?.0.filter(|kv| self.is_still(own, kv)) else { break };
             // Moved to another lease meanwhile.
-            as_it_was = Compare::mod_revision(key.as_slice(), CompareOp::Equal, kv.mod_revision());
+            as_it_was = vec![Compare::mod_revision(key.as_slice(), CompareOp::Equal, kv.mod_revision())];
         }
         // Its owner may have asked anew meanwhile.
         if self.book.get(&own.who).is_some_and(|(now, _)| now.leaving) {

@@ -194,6 +194,11 @@ impl Wakes {
         Ok(())
     }
 
+    /// Whether the store ended a watch that is wanted, though it could keep it.
+    fn is_refused(&self, answer: &WatchResponse) -> bool {
+        answer.canceled() && answer.compact_revision() == 0 && self.wanted().by_watch.contains_key(&answer.watch_id())
+    }
+
     fn heard(&self, answer: &WatchResponse) {
         let deleted = answer.events().iter().any(|event| event.event_type() == EventType::Delete);
         if answer.created() && !answer.canceled() {
@@ -234,6 +239,8 @@ impl Wakes {
                 answer = stream.answers.message() => match answer {
                     // A server that isn't in touch with a leader ends all watches of a stream.
                     Ok(Some(answer)) if answer.canceled() && answer.watch_id() < 0 => return self.lost(&stream),
+                    // For another reason than that it forgot: made anew after a pause, and not on this stream.
+                    Ok(Some(answer)) if self.is_refused(&answer) => return self.lost(&stream),
                     Ok(Some(answer)) => self.heard(&answer),
                     Ok(None) => return self.lost(&stream),
                     Err(error) => {
