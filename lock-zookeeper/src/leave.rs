@@ -14,6 +14,7 @@ use crate::{
     line::Line,
     node::queue,
     people::Front,
+    session::least,
     stand::{synced_children, token},
     table::{Background, Claim, Hold, Node, Place},
 };
@@ -241,7 +242,12 @@ impl Line {
             if let Some(node) = unwatched {
                 self.watch_own(&claim, &path, node, &patience).await?;
             }
-            session.await_left(session.fresh(), &patience).await
+            // Where writes are slow that doesn't come soon; then what is certain already is enough.
+            let soon = self.ground.patience((session.timeout / 12).min(self.ground.operation_timeout));
+            match session.await_left(session.fresh(), &soon).await {
+                Ok(()) => Ok(()),
+                Err(_) => session.await_left(least(session.timeout), &patience).await,
+            }
         };
         match renewed.await {
             Ok(()) if self.is_over(&claim) => Ok(Renewed::Lost),

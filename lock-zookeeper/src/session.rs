@@ -119,8 +119,10 @@ impl Session {
 
     /// What is left of it for certain, counted from this moment.
     pub(crate) fn left(&self, from: Moment) -> Duration {
+        // Before the look at the connection: what a reconnection brings must not be counted as proved.
+        let left = self.belief().left(from);
         let is_certain = !self.is_over() && self.link.unproved(self.ground.now()).is_none();
-        if is_certain { self.belief().left(from) } else { Duration::ZERO }
+        if is_certain { left } else { Duration::ZERO }
     }
 
     /// Waits until at least so much is left of it.
