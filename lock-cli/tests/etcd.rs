@@ -1,6 +1,6 @@
 //! The main job on etcd: real servers, real processes, real faults.
 
-#![allow(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a step that fails is a test that fails")]
 
 mod scenes;
 mod stage;
@@ -9,8 +9,8 @@ use std::{
     io::{Read, Write},
     net::TcpStream,
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -39,15 +39,15 @@ fn kept_alive(at: &str) -> Option<u64> {
 
 /// Watches when a server kept a lease alive last.
 struct LastKeepAlive {
-    before_micros: Arc<AtomicU64>,
+    seen_micros: Arc<Mutex<Vec<u64>>>,
     over: Arc<AtomicBool>,
 }
 
 impl LastKeepAlive {
     fn watch(server: &Server) -> Self {
-        let (at, before_micros) = (server.host_port().to_owned(), Arc::new(AtomicU64::new(0)));
+        let (at, seen_micros) = (server.host_port().to_owned(), Arc::new(Mutex::new(Vec::new())));
         let over = Arc::new(AtomicBool::new(false));
-        let (tell, ended) = (Arc::clone(&before_micros), Arc::clone(&over));
+        let (tell, ended) = (Arc::clone(&seen_micros), Arc::clone(&over));
         std::thread::spawn(move || {
             let (mut last, mut asked_before) = (None, 0);
             while !ended.load(Ordering::Relaxed) {
@@ -55,7 +55,7 @@ impl LastKeepAlive {
                 if let Some(count) = kept_alive(&at) {
                     if last.is_some_and(|last| count > last) {
                         // It wasn't so when it was asked the time before.
-                        tell.store(asked_before, Ordering::Relaxed);
+                        tell.lock().unwrap().push(asked_before);
                     }
                     last = Some(count);
                 }
@@ -64,12 +64,13 @@ impl LastKeepAlive {
                 std::thread::sleep(Duration::from_millis(10));
             }
         });
-        Self { before_micros, over }
+        Self { seen_micros, over }
     }
 
-    /// No later than it was.
-    fn micros(&self) -> u64 {
-        self.before_micros.load(Ordering::Relaxed)
+    /// No later than the last one before this moment was. What comes after it isn't for the command's sake any more.
+    fn before(&self, micros: u64) -> u64 {
+        let seen = self.seen_micros.lock().unwrap();
+        seen.iter().copied().rfind(|seen| *seen < micros).expect("a keep-alive")
     }
 }
 
@@ -95,8 +96,8 @@ async fn a_store_out_of_reach_ends_the_command_before_its_lease_and_a_short_outa
     let server = testbed::etcd_private().unwrap();
     let stage = Stage::on(server.url().to_owned());
     let last = LastKeepAlive::watch(&server);
-    scenes::a_store_out_of_reach_ends_the_command_and_a_short_outage_does_not(&stage, &server, || {
-        last.micros() + 6_000_000
+    scenes::a_store_out_of_reach_ends_the_command_and_a_short_outage_does_not(&stage, &server, |gone| {
+        last.before(gone) + 6_000_000
     });
 }
 

@@ -39,7 +39,7 @@ async fn a_frozen_keepers_command_is_over_before_the_next_one_starts() {
 async fn a_store_out_of_reach_ends_the_command_before_its_lease_and_a_short_outage_does_not() {
     let server = testbed::mongo_standalone_private().unwrap();
     let stage = Stage::on(server.url().to_owned());
-    scenes::a_store_out_of_reach_ends_the_command_and_a_short_outage_does_not(&stage, &server, || {
+    scenes::a_store_out_of_reach_ends_the_command_and_a_short_outage_does_not(&stage, &server, |_| {
         let millis = server.exec(&["python3", "-c", LEASE_END, &stage.lock]).unwrap();
         millis.trim().parse::<u64>().unwrap() * 1000
     });

@@ -52,7 +52,7 @@ async fn a_store_out_of_reach_ends_the_command_before_its_lease_and_a_short_outa
         "select (extract(epoch from expires_at) * 1e6)::bigint from leasehold.locks where name = '{}'",
         stage.lock
     );
-    scenes::a_store_out_of_reach_ends_the_command_and_a_short_outage_does_not(&stage, &server, || {
+    scenes::a_store_out_of_reach_ends_the_command_and_a_short_outage_does_not(&stage, &server, |_| {
         psql(&server, &lease_end).parse().unwrap()
     });
 }

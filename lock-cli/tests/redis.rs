@@ -35,7 +35,7 @@ async fn a_store_out_of_reach_ends_the_command_before_its_lease_and_a_short_outa
     let server = testbed::redis_private().unwrap();
     let stage = Stage::on(server.url().to_owned());
     let record = format!("leasehold:{{{}}}", stage.lock);
-    scenes::a_store_out_of_reach_ends_the_command_and_a_short_outage_does_not(&stage, &server, || {
+    scenes::a_store_out_of_reach_ends_the_command_and_a_short_outage_does_not(&stage, &server, |_| {
         redis_cli(&server, &["hget", &record, "until"]).parse().unwrap()
     });
 }

@@ -85,11 +85,11 @@ pub fn a_frozen_keepers_command_is_over_before_the_next_one_starts(stage: &Stage
 }
 
 /// The store stands still, at first for a while that a lease outlasts, and then for good. `lease_end` asks it until when
-/// it would have kept the lease, in microseconds since the Unix epoch.
+/// it would have kept the lease that was there at that moment, both in microseconds since the Unix epoch.
 pub fn a_store_out_of_reach_ends_the_command_and_a_short_outage_does_not(
     stage: &Stage,
     server: &testbed::Server,
-    lease_end: impl Fn() -> u64,
+    lease_end: impl Fn(u64) -> u64,
 ) {
     let mut holder = stage.start("--ttl 6s", "trap '' TERM; echo $$; while :; do sleep 0.05; done");
     let group = holder.pid();
@@ -122,7 +122,7 @@ pub fn a_store_out_of_reach_ends_the_command_and_a_short_outage_does_not(
     assert_eq!(holder.code(), 75);
     server.unpause().unwrap();
     server.await_ready(Duration::from_secs(30)).unwrap();
-    let took = Duration::from_micros(gone_micros - (lease_end() - 6_000_000));
+    let took = Duration::from_micros(gone_micros - (lease_end(gone_micros) - 6_000_000));
     println!("the store out of reach: the group was gone {took:.2?} after the last good renewal");
     assert!(took < Duration::from_secs(6), "{took:?}");
 }
