@@ -56,7 +56,8 @@ async fn contended(
     })
     .await;
     contention.mark();
-    sleep(Duration::from_secs(5)).await;
+    // As long as it may take: of eight clients at two locks, each holding one in sixteen times for more than a ttl.
+    sleep(Duration::from_secs(12)).await;
     let seen = contention.stop().await.unwrap();
     println!("{what}: {seen:?}");
     // A new leader is elected, old sessions are over, and everybody has had a turn.
