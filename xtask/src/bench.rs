@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use comfy_table::{Table, presets};
 use serde::Deserialize;
@@ -54,8 +54,7 @@ pub(crate) fn run(only: &[String]) -> Result<ExitCode, String> {
 
 fn measure(name: &str, url: &str) -> Result<Measured, String> {
     eprintln!("xtask: measuring {name}");
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
+    let output = crate::cargo()
         .args(["run", "--quiet", "--release", "-p", "leasehold", "--features", "full", "--example", "measure"])
         .env("LEASEHOLD_STORE", url)
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new(".")))

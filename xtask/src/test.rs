@@ -1,11 +1,10 @@
 //! `cargo xtask test`: set up, run everything, print the table.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Instant;
 
 use crate::{packages, results::Results, table};
@@ -68,10 +67,8 @@ fn missing_line(missing: &BTreeMap<String, Vec<&str>>) -> Option<String> {
 
 /// The exit code of the tests.
 fn cargo_test(directory: &Path, filters: &[String]) -> Result<u8, String> {
-    // The cargo that runs us, and with it the same toolchain.
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     eprintln!("xtask: cargo test --workspace --all-features");
-    let status = Command::new(cargo)
+    let status = crate::cargo()
         // One failure must not leave the rest of the table empty.
         .args(["test", "--workspace", "--all-features", "--no-fail-fast", "--"])
         .args(filters)
