@@ -15,6 +15,7 @@ mod owner;
 mod provider;
 mod record;
 mod request;
+mod tick;
 mod timing;
 mod token;
 mod wake;
@@ -35,8 +36,9 @@ pub use provider::LockProvider;
 pub use record::{Record, Verdict};
 pub use request::{
     AcquireRequest, Acquired, Grant, Held, Holding, ListRequest, LockState, LockStatus, Mode, ReleaseRequest, Released,
-    RenewRequest, Renewed, Tick, Waiting,
+    RenewRequest, Renewed, Waiting,
 };
+pub use tick::{Tick, TickUse};
 pub use timing::Timing;
 pub use token::FencingToken;
 pub use wake::{WakeHub, Watch};

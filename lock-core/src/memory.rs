@@ -67,6 +67,7 @@ impl MemoryLocks {
         };
         capabilities.wake = Wake::Event;
         capabilities.minimum_hold = KeptBy::Store;
+        capabilities.ticks = true;
         Self { records: Arc::default(), clock, wakes: WakeHub::default(), capabilities }
     }
 

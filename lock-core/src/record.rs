@@ -11,6 +11,7 @@ use crate::{
         AcquireRequest, Acquired, Grant, Held, Holding, LockState, LockStatus, ReleaseRequest, Released, RenewRequest,
         Renewed,
     },
+    tick::Tick,
     token::FencingToken,
 };
 
@@ -23,6 +24,8 @@ pub struct Record {
     pub taken_until: Moment,
     /// Who has it until then; nobody after a release that keeps it taken.
     pub lease: Option<(OwnerId, HolderInfo)>,
+    /// The last tick that was used up. It outlives leases, releases and forced releases.
+    pub last_tick: Option<Tick>,
 }
 
 /// An answer, and the record to be written with it; `None` if nothing changes.
@@ -67,6 +70,9 @@ impl Record {
             Some(record) if record.is_held_by(request.owner, None, now) => {
                 Verdict { answer: granted(record.token), change: record.extended(now + request.ttl) }
             }
+            Some(Self { last_tick: Some(last), .. }) if request.is_finished(Some(*last)) => {
+                Verdict::unchanged(Acquired::Finished(*last))
+            }
             Some(record) if record.is_taken(now) => Verdict::unchanged(Acquired::Held(Held {
                 holder: record.lease.as_ref().map(|(_, holder)| holder.clone()),
                 remaining: Some(record.taken_until.since(now)),
@@ -75,7 +81,9 @@ impl Record {
             idle => {
                 let token = FencingToken::next(idle.map(|record| record.token), wall_micros);
                 let lease = Some((request.owner, request.holder.clone().bounded()));
-                Verdict { answer: granted(token), change: Some(Self { token, taken_until: now + request.ttl, lease }) }
+                let last_tick = idle.and_then(|record| record.last_tick).max(request.used_by_grant());
+                let record = Self { token, taken_until: now + request.ttl, lease, last_tick };
+                Verdict { answer: granted(token), change: Some(record) }
             }
         }
     }
@@ -97,7 +105,12 @@ impl Record {
         match before {
             Some(record) if record.is_held_by(request.owner, request.token, now) => Verdict {
                 answer: Released::Released,
-                change: Some(Self { token: record.token, taken_until: now + request.keep_for, lease: None }),
+                change: Some(Self {
+                    token: record.token,
+                    taken_until: now + request.keep_for,
+                    lease: None,
+                    last_tick: record.last_tick.max(request.done),
+                }),
             },
             _ => Verdict::unchanged(Released::NotHeld),
         }
@@ -109,7 +122,7 @@ impl Record {
         match before {
             Some(record) if record.is_taken(now) => Verdict {
                 answer: record.lease.is_some(),
-                change: Some(Self { token: record.token, taken_until: now, lease: None }),
+                change: Some(Self { taken_until: now, lease: None, ..record.clone() }),
             },
             _ => Verdict::unchanged(false),
         }
@@ -138,6 +151,7 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tick::TickUse;
     use std::time::Duration;
 
     const TTL: Duration = Duration::from_secs(10);
@@ -193,6 +207,27 @@ mod tests {
             Released::NotHeld,
             "releasing twice is harmless"
         );
+    }
+
+    #[test]
+    fn a_tick_is_used_up_by_its_grant_or_by_the_release_after_it() {
+        let with = |owner, tick, tick_use| AcquireRequest { tick: Some(Tick(tick)), tick_use, ..ask(owner) };
+        let judged = |record: &Record, request| Record::acquire(Some(record), &request, NOW, 0).answer;
+        let running = Record::acquire(None, &with(1, 5, TickUse::AtGrant), NOW, 0).change.unwrap();
+        assert_eq!(running.last_tick, Some(Tick(5)));
+        assert!(matches!(judged(&running, with(1, 5, TickUse::AtGrant)), Acquired::Granted(_)), "the call's own retry");
+        assert!(matches!(judged(&running, with(2, 5, TickUse::AtGrant)), Acquired::Finished(Tick(5))));
+        assert!(matches!(judged(&running, with(2, 6, TickUse::AtGrant)), Acquired::Held(_)));
+        let forced = Record::force_release(Some(&running), NOW).change.unwrap();
+        assert!(matches!(judged(&forced, with(2, 4, TickUse::AtRelease)), Acquired::Finished(Tick(5))));
+
+        let retried = Record::acquire(Some(&forced), &with(2, 6, TickUse::AtRelease), NOW, 0).change.unwrap();
+        assert_eq!(retried.last_tick, Some(Tick(5)));
+        let mut release = ReleaseRequest::new(LockName::new("x").unwrap(), OwnerId::from_u128(2), None);
+        release.done = Some(Tick(6));
+        assert_eq!(Record::release(Some(&retried), &release, NOW).change.unwrap().last_tick, Some(Tick(6)));
+        release.done = Some(Tick(3));
+        assert_eq!(Record::release(Some(&retried), &release, NOW).change.unwrap().last_tick, Some(Tick(5)));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::{
     error::{ErrorKind, StoreError},
     name::LockName,
     owner::{HolderInfo, OwnerId},
+    tick::{Tick, TickUse},
     token::FencingToken,
 };
 
@@ -27,8 +28,10 @@ pub struct AcquireRequest {
     pub holder: HolderInfo,
     /// What to remember if the lock is held.
     pub waiting: Waiting,
-    /// The scheduled time this grant is for, if it is for one.
+    /// The scheduled time this grant is for, if it is for one: not to be granted once it, or a later one, was used up.
     pub tick: Option<Tick>,
+    /// What uses the tick up.
+    pub tick_use: TickUse,
 }
 
 /// With whom a lock can be held at the same time.
@@ -57,10 +60,6 @@ pub enum Waiting {
     InLine(Duration),
 }
 
-/// A scheduled fire time, in microseconds since the Unix epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Tick(pub u64);
-
 /// The answer to an [`AcquireRequest`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -69,7 +68,9 @@ pub enum Acquired {
     Granted(Grant),
     /// It is not to be had now.
     Held(Held),
-    /// Only for requests with a tick: this tick, or a later one, was finished already.
+    /// Only for requests with a tick: it was used up already, and this is the last one that was (it, or a later one).
+    ///
+    /// Also while somebody holds the lock. Nothing changed; the asker is in no queue (any more).
     Finished(Tick),
 }
 
@@ -127,7 +128,7 @@ pub struct ReleaseRequest {
     pub token: Option<FencingToken>,
     /// For how long the lock stays taken all the same; zero to free it now.
     pub keep_for: Duration,
-    /// The tick that is finished with this.
+    /// The tick that is used up with this, if the lease is live: for [`TickUse::AtRelease`].
     pub done: Option<Tick>,
 }
 
@@ -202,7 +203,20 @@ impl AcquireRequest {
             holder: HolderInfo::default(),
             waiting: Waiting::No,
             tick: None,
+            tick_use: TickUse::AtGrant,
         }
+    }
+
+    /// Whether its tick was used up, `last` being the last one that was.
+    #[must_use]
+    pub fn is_finished(&self, last: Option<Tick>) -> bool {
+        self.tick.is_some_and(|tick| last.is_some_and(|last| last >= tick))
+    }
+
+    /// The tick that a grant of this wish uses up: to be recorded in the same step.
+    #[must_use]
+    pub fn used_by_grant(&self) -> Option<Tick> {
+        self.tick.filter(|_| self.tick_use == TickUse::AtGrant)
     }
 
     /// Checks the wish against what the store can do. Every provider calls it before it sends anything.
@@ -211,6 +225,7 @@ impl AcquireRequest {
     /// [`ErrorKind::InvalidTtl`] or [`ErrorKind::Unsupported`]; nothing was sent.
     pub fn check(&self, can: &Capabilities) -> Result<(), StoreError> {
         check_ttl(self.ttl, can)?;
+        check_tick(self.tick)?;
         let lacking = match self.mode {
             Mode::Shared if !can.shared => Some("shared locks"),
             Mode::Permits(_) if !can.permits => Some("semaphores"),
@@ -268,6 +283,7 @@ impl ReleaseRequest {
         if self.keep_for > Self::KEEP_FOR_MAX {
             return Err(StoreError::refused(ErrorKind::InvalidTtl, "a lock can be kept taken for at most 366 days"));
         }
+        check_tick(self.done)?;
         if self.done.is_some() && !can.ticks {
             return Err(StoreError::refused(
                 ErrorKind::Unsupported,
@@ -276,6 +292,14 @@ impl ReleaseRequest {
         }
         Ok(())
     }
+}
+
+fn check_tick(tick: Option<Tick>) -> Result<(), StoreError> {
+    if tick.is_some_and(|tick| tick > Tick::MAX) {
+        let message = "a tick lies between the years 1970 and 2255, in microseconds";
+        return Err(StoreError::refused(ErrorKind::InvalidTtl, message));
+    }
+    Ok(())
 }
 
 fn check_ttl(ttl: Duration, can: &Capabilities) -> Result<(), StoreError> {

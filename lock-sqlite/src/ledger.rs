@@ -72,7 +72,8 @@ impl Ledger {
         let verdict = match self.record(name) {
             Ok(before) => Record::force_release(before, self.now),
             Err(_) => {
-                let mended = Record { token: FencingToken::new(0), taken_until: self.now, lease: None };
+                let mended =
+                    Record { token: FencingToken::new(0), taken_until: self.now, lease: None, last_tick: None };
                 Verdict { answer: true, change: Some(mended) }
             }
         };

@@ -25,6 +25,7 @@ pub(crate) fn parse(row: Row, boot_id: &str) -> Result<(LockName, Result<Record,
             token: FencingToken::new(token),
             taken_until: Moment::from_nanos(if boot == boot_id { until } else { 0 }),
             lease: owner.map(|owner| (owner, holder.bounded())),
+            last_tick: None,
         })
     };
     Ok((name, record()))
@@ -87,7 +88,7 @@ mod tests {
         let (_, record) = parse(row(7, None, i64::MAX, None), "another").unwrap();
         assert_eq!(
             record.unwrap(),
-            Record { token: FencingToken::new(7), taken_until: Moment::from_nanos(0), lease: None }
+            Record { token: FencingToken::new(7), taken_until: Moment::from_nanos(0), lease: None, last_tick: None }
         );
     }
 }

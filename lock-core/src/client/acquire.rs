@@ -17,6 +17,7 @@ use crate::{
     name::LockName,
     owner::{HolderInfo, OwnerId},
     request::{AcquireRequest, Acquired, Grant, Held, Mode, ReleaseRequest, Waiting},
+    tick::TickUse,
     wake::Watch,
 };
 
@@ -57,6 +58,7 @@ pub(super) async fn acquire(client: Arc<Client>, wish: Wish) -> Result<LeaseGuar
         holder: HolderInfo::this_process(&wish.label, client.clock.wall_micros()),
         waiting: Waiting::No,
         tick: None,
+        tick_use: TickUse::AtGrant,
     };
     let busy = |held| LockError::from(Busy { name: wish.name.clone(), held, waited: client.clock.now().since(begun) });
 
