@@ -160,7 +160,8 @@ impl Builder {
         self
     }
 
-    /// How long the record of an idle lock is kept, counted from the end of its lease. Default 7 days, at least 24 hours.
+    /// How long the record of an idle lock is kept, and its last tick with it, counted from the end of its lease. Default 7
+    /// days, at least 24 hours.
     pub fn retention(mut self, retention: Duration) -> Self {
         self.retention = retention;
         self

@@ -2,12 +2,13 @@
 //!
 //! The command tells how many records matched, and no more. So each request writes a random number of its own into the
 //! record it changes; where the count leaves a doubt, one `find` tells whose number stands there. A number that stands
-//! there says what the acknowledged command did, however old the view of the server that is read from.
+//! there says what the acknowledged command did, however old the view of the server that is read from. That a tick is used
+//! up may be somebody else's doing, so where it is asked for the `find` sees only what a majority has.
 
 use std::collections::{BTreeMap, HashMap};
 
 use lock_core::{ErrorKind, LockName, Released, StoreError};
-use mongodb::bson::{Bson, Document, doc};
+use mongodb::bson::{Bson, Document, Timestamp, doc};
 
 use crate::{
     error,
@@ -34,6 +35,8 @@ pub(crate) struct Outcome {
     /// The statements that failed, by their place, with the server's number and words.
     pub(crate) failed: BTreeMap<usize, (i32, String)>,
     pub(crate) in_doubt: bool,
+    /// When that was, in the order of the set's changes; a standalone tells none.
+    pub(crate) time: Option<Timestamp>,
 }
 
 impl Outcome {
@@ -95,17 +98,19 @@ impl Runner {
             let said = each.get_str("errmsg").unwrap_or_default().to_owned();
             failed.insert(at, (each.get_i32("code").unwrap_or_default(), said));
         }
-        Ok(Outcome { matched, failed, in_doubt: done.in_doubt })
+        let time = done.found.get_timestamp("operationTime").ok();
+        Ok(Outcome { matched, failed, in_doubt: done.in_doubt, time })
     }
 
-    /// The records of these locks, by name.
+    /// The records of these locks, by name; see [`Query::settled`].
     pub(crate) async fn find_all(
         self: &Arc<Self>,
         names: Vec<&LockName>,
+        settled: Option<Timestamp>,
     ) -> Result<HashMap<String, Document>, StoreError> {
         let names: Vec<&str> = names.into_iter().map(LockName::as_str).collect();
         let most = names.len();
-        let found = self.read(Query { filter: doc! { "_id": { "$in": names } }, most }).await?;
+        let found = self.read(Query { filter: doc! { "_id": { "$in": names } }, most, settled }).await?;
         let named = |record: Document| match record.get_str("_id") {
             Ok(name) => Ok((name.to_owned(), record)),
             Err(error) => Err(corrupt("a record has no name").caused_by(error)),
@@ -121,7 +126,7 @@ mod tests {
 
     fn outcome(matched: usize, failed: &[(usize, i32)], in_doubt: bool) -> Outcome {
         let failed = failed.iter().map(|(at, code)| (*at, (*code, "some".to_owned()))).collect();
-        Outcome { matched, failed, in_doubt }
+        Outcome { matched, failed, in_doubt, time: None }
     }
 
     #[test]

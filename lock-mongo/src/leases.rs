@@ -16,7 +16,7 @@ use crate::{
     error::was_ended,
     group::Statement,
     operation::{Change, Runner, doubting, group_limit},
-    records::{self, Record, garbled, millis, millis_from_now, token_value},
+    records::{self, Record, garbled, millis, millis_from_now, tick_value, token_value},
     sweep::Sweeper,
 };
 
@@ -41,6 +41,8 @@ impl Leases {
                 "grace": millis(self.grace),
                 "retention": millis(self.retention),
                 "holder": records::holder_document(&request.holder)?,
+                "tick": tick_value(request.tick),
+                "used": tick_value(request.used_by_grant()),
                 "change": change,
             },
             upsert: true,
@@ -68,6 +70,7 @@ impl Leases {
             variables: doc! {
                 "keep": millis_from_now(request.keep_for),
                 "retention": millis(self.retention),
+                "done": tick_value(request.done),
                 "change": change,
             },
             upsert: false,
@@ -107,7 +110,7 @@ impl Leases {
     /// After a release that found nothing, and whose earlier attempt may have been what freed the lock: `true`, or an
     /// error if that can't be known any more.
     pub(crate) async fn was_freed(&self, name: &LockName, change: i64) -> Result<bool, StoreError> {
-        let found = self.runner.find_all(vec![name]).await.map_err(unread)?;
+        let found = self.runner.find_all(vec![name], None).await.map_err(unread)?;
         if found.get(name.as_str()).is_some_and(|it| was_released(it, change)) { Ok(true) } else { Err(in_doubt()) }
     }
 
@@ -116,8 +119,8 @@ impl Leases {
     pub(crate) async fn acquire_wave(&self, asked: &[&AcquireRequest]) -> Result<Answers<Acquired>, StoreError> {
         self.sweeper.look(&self.runner);
         let waiting: Vec<_> = asked.iter().filter(|one| one.waiting != Waiting::No).map(|one| &one.name).collect();
-        let seen = if waiting.is_empty() { HashMap::new() } else { self.runner.find_all(waiting).await? };
-        let refused = |request: &AcquireRequest| Record::new(seen.get(request.name.as_str())?).refuses(request.owner);
+        let seen = if waiting.is_empty() { HashMap::new() } else { self.runner.find_all(waiting, None).await? };
+        let refused = |request: &AcquireRequest| Record::new(seen.get(request.name.as_str())?).refuses(request);
         let refusals: Vec<Option<Acquired>> = asked.iter().map(|request| refused(request)).collect();
         let rest: Vec<&AcquireRequest> =
             asked.iter().zip(&refusals).filter(|(_, refusal)| refusal.is_none()).map(|(request, _)| *request).collect();
@@ -144,7 +147,9 @@ impl Leases {
             }
             outcome => outcome?,
         };
-        let found = self.runner.find_all(asked.iter().map(|one| &one.name).collect()).await;
+        // A tick is told finished only by what a majority has: others may have changed the record since.
+        let settled = outcome.time.filter(|_| asked.iter().any(|request| request.tick.is_some()));
+        let found = self.runner.find_all(asked.iter().map(|one| &one.name).collect(), settled).await;
         let found = found.map_err(unread)?;
         let answers = asked.iter().zip(&changes).enumerate().map(|(at, (request, change))| {
             let (outcome, found) = (&outcome, &found);
@@ -183,7 +188,7 @@ impl Leases {
         if outcome.is_complete(asked.len()) {
             return Ok(asked.iter().map(|request| Ok(Renewed::Held(request.ttl))).collect());
         }
-        let found = self.runner.find_all(asked.iter().map(|one| &one.name).collect()).await.map_err(unread)?;
+        let found = self.runner.find_all(asked.iter().map(|one| &one.name).collect(), None).await.map_err(unread)?;
         let answers = asked.iter().zip(&changes).enumerate().map(|(at, (request, change))| {
             let (outcome, found) = (&outcome, &found);
             async move {
@@ -217,7 +222,7 @@ impl Leases {
         if outcome.is_complete(asked.len()) {
             return Ok(asked.iter().map(|_| Ok(Released::Released)).collect());
         }
-        let found = self.runner.find_all(asked.iter().map(|one| &one.name).collect()).await;
+        let found = self.runner.find_all(asked.iter().map(|one| &one.name).collect(), None).await;
         let found = found.map_err(unread)?;
         let seen: Vec<bool> = asked
             .iter()
@@ -257,6 +262,9 @@ fn told(request: &AcquireRequest, record: &Record<'_>, change: i64) -> Result<Ac
         let token =
             record.token().map_err(|error| garbled("granted under a token that can't be read").caused_by(error))?;
         return Ok(Acquired::Granted(Grant::new(token, request.ttl)));
+    }
+    if let Some(last) = record.finishes(request)? {
+        return Ok(Acquired::Finished(last));
     }
     record.is_sound()?;
     Ok(Acquired::Held(record.held()))

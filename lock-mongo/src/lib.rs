@@ -22,6 +22,10 @@
 //! Waiters are woken by one change stream per process, which is open while somebody waits. A release sends nothing for it,
 //! and who is refused writes nothing.
 //!
+//! A lock's record keeps the last [tick](lock_core::Tick) that was used up, for as long as its token: until seven days after
+//! the end of its last lease ([`Builder::retention`]), or until the record is deleted. A tick is told used up only when a
+//! majority has it so.
+//!
 //! # Connections
 //!
 //! Given a URL, it opens up to four connections for commands ([`Builder::connections`]) and one more for the change stream,
@@ -43,7 +47,7 @@
 //! - The primary's wall clock decides. It may step, and differ from the next primary's, by up to the grace
 //!   ([`Builder::grace`]).
 //! - A client that is dropped keeps its change stream until the server's next answer, for up to half a minute.
-//! - No shared locks, semaphores, queueing in order or ticks yet.
+//! - No shared locks, semaphores or queueing in order yet.
 
 pub use mongodb;
 

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use lock_core::{Applied, Clock, ErrorKind, StoreError};
 use mongodb::{
     Collection, Database,
-    bson::{Bson, Document, doc},
+    bson::{Bson, Document, Timestamp, doc},
     options::{Acknowledgment, ReturnDocument, WriteConcern},
 };
 use tokio::sync::Semaphore;
@@ -57,6 +57,8 @@ pub(crate) struct Change {
 pub(crate) struct Query {
     pub(crate) filter: Document,
     pub(crate) most: usize,
+    /// To be read as a majority has them, so that no fail-over undoes what is seen, and no older than at this time.
+    pub(crate) settled: Option<Timestamp>,
 }
 
 impl Runner {
@@ -106,10 +108,15 @@ impl Runner {
 
     /// Reads records, in byte order of their names. No failure of it may have been applied.
     ///
-    /// From the primary, as it has them now: what decides about a lease was acknowledged by a majority before.
+    /// From the primary, as it has them now unless the query says otherwise: what decides about a lease was acknowledged by
+    /// a majority before.
     pub(crate) async fn read(self: &Arc<Self>, query: Query) -> Result<Vec<Document>, StoreError> {
         let found = self.run(self.timeout, move |runner| {
             let most = i64::try_from(query.most).unwrap_or(i64::MAX);
+            let concern = match query.settled {
+                Some(time) => doc! { "level": "majority", "afterClusterTime": time },
+                None => doc! { "level": "local" },
+            };
             let command = doc! {
                 "find": runner.collection.name(),
                 "filter": query.filter.clone(),
@@ -118,7 +125,7 @@ impl Runner {
                 "limit": most,
                 "batchSize": most,
                 "singleBatch": true,
-                "readConcern": { "level": "local" },
+                "readConcern": concern,
                 "maxTimeMS": records::millis(runner.timeout),
             };
             async move { Ok(runner.database.run_command(command).await?) }

@@ -85,6 +85,7 @@ impl MongoLocks {
         capabilities.grace = grace;
         capabilities.wake = if kind == Kind::Standalone { Wake::Poll(poll_interval) } else { Wake::Event };
         capabilities.minimum_hold = KeptBy::Store;
+        capabilities.ticks = true;
         capabilities.grouping = NonZeroUsize::new(MOST);
         Ok(Self {
             inner: Arc::new(Inner {
@@ -99,7 +100,8 @@ impl MongoLocks {
 
 impl Inner {
     async fn inspect(&self, name: &LockName) -> Result<Option<LockStatus>, StoreError> {
-        let found = self.leases.runner.read(Query { filter: doc! { "_id": name.as_str() }, most: 1 }).await?;
+        let found =
+            self.leases.runner.read(Query { filter: doc! { "_id": name.as_str() }, most: 1, settled: None }).await?;
         found.first().map(|fields| Record::new(fields).status()).transpose()
     }
 
@@ -109,7 +111,7 @@ impl Inner {
         loop {
             let wanted = most - statuses.len();
             let filter = page(&request.prefix, after.as_deref());
-            let found = self.leases.runner.read(Query { filter, most: wanted }).await?;
+            let found = self.leases.runner.read(Query { filter, most: wanted, settled: None }).await?;
             statuses.extend(found.iter().filter_map(listed));
             // A page that is short says that nothing follows, so records that are left out are made up for.
             let (is_short, is_full) = (found.len() < wanted, statuses.len() >= most);

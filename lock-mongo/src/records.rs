@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use lock_core::{
-    Acquired, ErrorKind, FencingToken, Held, HolderInfo, Holding, LockName, LockState, LockStatus, OwnerId, StoreError,
+    AcquireRequest, Acquired, ErrorKind, FencingToken, Held, HolderInfo, Holding, LockName, LockState, LockStatus,
+    OwnerId, StoreError, Tick,
 };
 use mongodb::bson::{self, Bson, DateTime, Document, spec::ElementType};
 
@@ -47,6 +48,25 @@ impl<'a> Record<'a> {
             .map_err(|error| unreadable("holder").caused_by(error))
     }
 
+    /// The last tick that was used up, where this request is for it or for one before it.
+    pub(crate) fn finishes(&self, request: &AcquireRequest) -> Result<Option<Tick>, StoreError> {
+        if request.tick.is_none() {
+            return Ok(None);
+        }
+        Ok(self.last_tick()?.filter(|last| request.is_finished(Some(*last))))
+    }
+
+    fn last_tick(&self) -> Result<Option<Tick>, StoreError> {
+        let value = match self.fields.get("last_tick") {
+            None => return Ok(None),
+            Some(Bson::Int64(value)) => *value,
+            Some(Bson::Int32(value)) => i64::from(*value),
+            Some(_) => return Err(unreadable("last_tick")),
+        };
+        let tick = u64::try_from(value).map(Tick).ok().filter(|tick| *tick <= Tick::MAX);
+        tick.map(Some).ok_or_else(|| corrupt("the last tick is out of range"))
+    }
+
     /// Whether this very request was the last to change it.
     pub(crate) fn was_changed_by(&self, change: i64) -> bool {
         self.fields.get("changed_by") == Some(&Bson::Int64(change))
@@ -79,11 +99,14 @@ impl<'a> Record<'a> {
         }
     }
 
-    /// What a request of this owner is told by a record that was only read: nothing, unless somebody else has the lock.
-    pub(crate) fn refuses(&self, owner: OwnerId) -> Option<Acquired> {
+    /// What a request is told by a record that was only read: nothing, unless somebody else has the lock.
+    ///
+    /// Nor that its tick is finished: what was only read may be undone by a fail-over, and then nobody would run it.
+    pub(crate) fn refuses(&self, request: &AcquireRequest) -> Option<Acquired> {
         let taken = self.free_in().is_ok_and(|left| !left.is_zero());
-        let somebody_elses = self.owner().is_ok_and(|found| found != Some(owner));
-        (taken && somebody_elses).then(|| Acquired::Held(self.held()))
+        let somebody_elses = self.owner().is_ok_and(|found| found != Some(request.owner));
+        let unfinished = self.finishes(request).is_ok_and(|last| last.is_none());
+        (taken && somebody_elses && unfinished).then(|| Acquired::Held(self.held()))
     }
 
     /// Why the lock is not to be had. A hint: a record that can't be read in full is held all the same.
@@ -120,6 +143,11 @@ impl<'a> Record<'a> {
 /// As a server's number; tokens that no grant has ever had match nothing.
 pub(crate) fn token_value(token: FencingToken) -> i64 {
     i64::try_from(token.get()).unwrap_or(i64::MAX)
+}
+
+/// As a server's number, or null.
+pub(crate) fn tick_value(tick: Option<Tick>) -> Bson {
+    tick.map_or(Bson::Null, |Tick(micros)| Bson::Int64(i64::try_from(micros).unwrap_or(i64::MAX)))
 }
 
 /// In the server's whole milliseconds, and never less.

@@ -6,7 +6,10 @@ mod common;
 use std::{sync::Arc, time::Duration};
 
 use common::{Place, again, ask, give_back, name, pass, seconds, take};
-use lock_core::{Acquired, Applied, Clock, ErrorKind, LockProvider, Locks, Released, Renewed, SystemClock};
+use lock_core::{
+    AcquireRequest, Acquired, Applied, Clock, ErrorKind, LockProvider, Locks, Released, Renewed, SystemClock, Tick,
+    Waiting,
+};
 use testbed::{MongoMembers, PrivateServer};
 
 async fn own() -> Arc<PrivateServer> {
@@ -121,8 +124,52 @@ async fn without_a_majority_nothing_is_granted_and_it_is_said_why() {
     assert!(locks.inspect(&name("x")).await.unwrap().is_some());
 }
 
+/// A fail-over may undo it, and if its holder has given up, nobody would run it.
+async fn a_tick_that_only_the_primary_knows_to_be_used_up_is_not_told_finished() {
+    let server = own().await;
+    let place = Place::at(&server).await;
+    let locks = place.builder().operation_timeout(seconds(2)).build().await.unwrap();
+    take(&locks, "before").await;
+    let for_tick = || AcquireRequest { tick: Some(Tick(5)), ..ask("x", seconds(60)) };
+    let frozen = members(&server, |members| {
+        let primary = members.primary().unwrap();
+        let others: Vec<_> = (0..3).filter(|member| *member != primary).collect();
+        others.iter().for_each(|member| members.freeze(*member).unwrap());
+        others
+    })
+    .await;
+    let first = for_tick();
+    let holder = tokio::spawn({
+        let (locks, request) = (locks.clone(), first.clone());
+        async move { locks.acquire(&request).await }
+    });
+    let seen = async {
+        while place.record("x").await.is_none_or(|record| record.get_i64("last_tick").ok() != Some(5)) {
+            pass(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(seconds(2), seen).await.expect("the primary has the grant");
+    let waits = AcquireRequest { waiting: Waiting::Wake(seconds(60)), ..for_tick() };
+    let (alone, group) = (for_tick(), [for_tick(), ask("y", seconds(1))]);
+    let (alone, waiting, group) =
+        tokio::join!(locks.acquire(&alone), locks.acquire(&waits), locks.acquire_many(&group));
+    for answer in [holder.await.unwrap(), alone, waiting, group.into_iter().next().unwrap()] {
+        let error = answer.unwrap_err();
+        println!("{error}");
+        assert!(error.is_transient() && error.applied() == Applied::Maybe, "{error}");
+    }
+    members(&server, move |members| frozen.iter().for_each(|member| members.thaw(*member).unwrap())).await;
+    let thawed = Arc::clone(&server);
+    tokio::task::spawn_blocking(move || thawed.await_ready(seconds(45))).await.unwrap().unwrap();
+    // Kept or undone, the tick is still that call's.
+    let locks = place.locks().await;
+    assert!(matches!(locks.acquire(&first).await.unwrap(), Acquired::Granted(_)));
+    assert!(matches!(locks.acquire(&for_tick()).await.unwrap(), Acquired::Finished(Tick(5))));
+}
+
 testbed::server_tests!(testbed::tests::private_mongo_can_be_had =>
     leases_and_tokens_outlive_a_primary_that_steps_down,
     a_waiter_outlives_the_primary_it_listens_at,
     without_a_majority_nothing_is_granted_and_it_is_said_why,
+    a_tick_that_only_the_primary_knows_to_be_used_up_is_not_told_finished,
 );
