@@ -16,7 +16,8 @@
 //! operations. How long a grant that was told survives is the server's own configuration, which is read at the connect:
 //! [`Capabilities::durability`](lock_core::Capabilities) is `Durable` with `appendonly yes`, `appendfsync always` and no
 //! replicas, and `Volatile` otherwise. Tokens rise even if the server comes back empty, as long as its clock goes on.
-//! Waiters are woken by `PUBLISH`, which is sent only for locks that somebody waits for.
+//! Waiters are woken by `PUBLISH`, which is sent only for locks that somebody waits for. The record keeps the last tick
+//! that was used up, as long as the token and no safer than it.
 //!
 //! # URLs
 //!
@@ -42,7 +43,7 @@
 //! - A fail-over to a replica may lose the last grants: two may then believe until the first one's next renewal, and
 //!   tokens still rise if the clocks of the two servers agree.
 //! - The server's wall clock decides. It may step by up to the grace ([`Builder::grace`]).
-//! - No shared locks, semaphores, queueing in order or ticks yet.
+//! - No shared locks, semaphores or queueing in order yet.
 
 pub use redis;
 

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 use lock_core::{
     AcquireRequest, Acquired, Capabilities, ErrorKind, KeptBy, ListRequest, Listener, LockName, LockProvider,
-    LockStatus, Operation, OwnerId, ReleaseRequest, Released, RenewRequest, Renewed, Request, StoreError, Waiting,
-    Wake, WakeHub, Watch, in_waves,
+    LockStatus, Operation, OwnerId, ReleaseRequest, Released, RenewRequest, Renewed, Request, StoreError, Tick,
+    Waiting, Wake, WakeHub, Watch, in_waves,
 };
 use redis::Value;
 
@@ -79,6 +79,7 @@ impl RedisLocks {
         capabilities.grace = limits.grace;
         capabilities.wake = if releases.is_some() { Wake::Event } else { Wake::Poll(limits.poll_interval) };
         capabilities.minimum_hold = KeptBy::Store;
+        capabilities.ticks = true;
         capabilities.grouping = NonZeroUsize::new(MOST);
         Ok(Self {
             inner: Arc::new(Inner {
@@ -102,9 +103,11 @@ impl Inner {
             let holder = serde_json::to_vec(&request.holder.clone().bounded()).map_err(|error| {
                 StoreError::refused(ErrorKind::Other, "the holder can't be written").caused_by(error)
             })?;
-            Ok([owner(request.owner), decimal(micros(request.ttl)), decimal(wait_micros(request.waiting)), holder])
+            let (ttl, wait) = (micros(request.ttl), wait_micros(request.waiting));
+            let (about, used) = (tick(request.tick), tick(request.used_by_grant()));
+            Ok([owner(request.owner), decimal(ttl), decimal(wait), holder, about, used])
         };
-        self.wave(&ACQUIRE, asked, common, arguments, |request, answer, _| replies::acquired(answer, request.ttl)).await
+        self.wave(&ACQUIRE, asked, common, arguments, |request, answer, _| replies::acquired(answer, request)).await
     }
 
     async fn renew_wave(&self, asked: Vec<&RenewRequest>) -> Answers<Renewed> {
@@ -122,7 +125,7 @@ impl Inner {
         let common = vec![self.keys.channel().into_bytes(), decimal(micros(self.retention))];
         let arguments = |request: &ReleaseRequest| {
             let token = request.token.map_or_else(Vec::new, |token| decimal(token.get()));
-            Ok([owner(request.owner), token, decimal(micros(request.keep_for))])
+            Ok([owner(request.owner), token, decimal(micros(request.keep_for)), tick(request.done)])
         };
         let answer = |_: &ReleaseRequest, answer: &Value, in_doubt| match (replies::yes(answer)?, in_doubt) {
             (true, _) => Ok(Released::Released),
@@ -264,6 +267,11 @@ fn owner(owner: lock_core::OwnerId) -> Vec<u8> {
 
 fn decimal(number: u64) -> Vec<u8> {
     number.to_string().into_bytes()
+}
+
+/// Nothing if there is none.
+fn tick(tick: Option<Tick>) -> Vec<u8> {
+    tick.map_or_else(Vec::new, |Tick(micros)| decimal(micros))
 }
 
 fn wait_micros(waiting: Waiting) -> u64 {

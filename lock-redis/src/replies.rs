@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use lock_core::{
-    Acquired, ErrorKind, FencingToken, Grant, Held, HolderInfo, Holding, LockName, LockState, LockStatus, OwnerId,
-    StoreError,
+    AcquireRequest, Acquired, ErrorKind, FencingToken, Grant, Held, HolderInfo, Holding, LockName, LockState,
+    LockStatus, OwnerId, StoreError, Tick,
 };
 use redis::Value;
 
@@ -28,10 +28,10 @@ fn parts(answer: &Value) -> Result<&[Value], StoreError> {
 }
 
 /// To acquire.
-pub(crate) fn acquired(answer: &Value, ttl: Duration) -> Result<Acquired, StoreError> {
+pub(crate) fn acquired(answer: &Value, request: &AcquireRequest) -> Result<Acquired, StoreError> {
     match parts(answer)? {
         [Value::Int(1), token] => {
-            Ok(Acquired::Granted(Grant::new(FencingToken::new(number(token)?), whole_micros(ttl))))
+            Ok(Acquired::Granted(Grant::new(FencingToken::new(number(token)?), whole_micros(request.ttl))))
         }
         // A Lua table ends before its first `false`.
         [Value::Int(0), remaining, holder @ ..] => Ok(Acquired::Held(Held {
@@ -43,6 +43,10 @@ pub(crate) fn acquired(answer: &Value, ttl: Duration) -> Result<Acquired, StoreE
             remaining: Some(Duration::from_micros(number(remaining)?)),
             position: None,
         })),
+        [Value::Int(2), last] => Some(Tick(number(last)?))
+            .filter(|last| *last <= Tick::MAX && request.is_finished(Some(*last)))
+            .map(Acquired::Finished)
+            .ok_or_else(|| corrupt("a tick was called used up that can't be")),
         _ => Err(corrupt("an answer to acquire has the wrong parts")),
     }
 }
@@ -128,9 +132,14 @@ mod tests {
         Value::BulkString(text.into())
     }
 
+    fn ask(tick: Option<u64>) -> AcquireRequest {
+        let name = LockName::new("x").unwrap();
+        AcquireRequest { tick: tick.map(Tick), ..AcquireRequest::new(name, OwnerId::from_u128(1), Duration::ZERO) }
+    }
+
     #[test]
     fn a_record_of_somebody_elses_is_corrupt_and_changes_nothing() {
-        let error = acquired(&Value::Array(vec![Value::Int(-1), bulk("no lock")]), Duration::ZERO).unwrap_err();
+        let error = acquired(&Value::Array(vec![Value::Int(-1), bulk("no lock")]), &ask(None)).unwrap_err();
         assert_eq!((error.kind(), error.applied()), (ErrorKind::Corrupt, lock_core::Applied::No));
         for odd in [
             Value::Nil,
@@ -138,16 +147,26 @@ mod tests {
             Value::Array(vec![]),
             Value::Array(vec![Value::Int(1), bulk("1e15")]),
             Value::Array(vec![Value::Int(1), bulk("-5")]),
+            Value::Array(vec![Value::Int(2), bulk("-1")]),
+            Value::Array(vec![Value::Int(2), bulk("6")]),
+            Value::Array(vec![Value::Int(2), bulk("9007199254740992")]),
         ] {
-            assert_eq!(acquired(&odd, Duration::ZERO).unwrap_err().kind(), ErrorKind::Corrupt, "{odd:?}");
+            assert_eq!(acquired(&odd, &ask(Some(7))).unwrap_err().kind(), ErrorKind::Corrupt, "{odd:?}");
             assert_eq!(yes(&odd).unwrap_err().kind(), ErrorKind::Corrupt, "{odd:?}");
         }
     }
 
     #[test]
+    fn only_who_asks_for_a_tick_can_be_told_of_one() {
+        let answer = Value::Array(vec![Value::Int(2), bulk("9007199254740991")]);
+        assert!(matches!(acquired(&answer, &ask(Some(7))), Ok(Acquired::Finished(Tick::MAX))));
+        assert_eq!(acquired(&answer, &ask(None)).unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+
+    #[test]
     fn a_holder_that_cannot_be_read_still_holds() {
         let answer = Value::Array(vec![Value::Int(0), bulk("1500"), bulk("{")]);
-        let Acquired::Held(held) = acquired(&answer, Duration::ZERO).unwrap() else { panic!("not held") };
+        let Acquired::Held(held) = acquired(&answer, &ask(None)).unwrap() else { panic!("not held") };
         assert_eq!(held.holder, Some(HolderInfo::default()));
         assert_eq!(held.remaining, Some(Duration::from_micros(1500)));
     }

@@ -1,8 +1,10 @@
 -- Hands out locks that can be had; says of the others who has them.
 -- KEYS     the records, all different
 -- ARGV[1]  the grace, ARGV[2] the retention of a record, in microseconds
---          then for each key: the owner, the ttl and the waiting time in microseconds (0: doesn't wait), the holder
--- Returns for each key {1, token}, {0, microseconds until it is free, holder or false}, or {-1, why}.
+--          then for each key: the owner, the ttl and the waiting time in microseconds (0: doesn't wait), the holder, the
+--          tick that it is for, and that tick again if the grant uses it up ('' for none)
+-- Returns for each key {1, token}, {0, microseconds until it is free, holder or false}, {2, last tick} if the tick was
+-- used up, or {-1, why}.
 local grace, retention = tonumber(ARGV[1]), tonumber(ARGV[2])
 local records, faults = {}, {}
 for at, key in ipairs(KEYS) do
@@ -10,8 +12,9 @@ for at, key in ipairs(KEYS) do
 end
 local answers = {}
 for at, key in ipairs(KEYS) do
-  local record, first = records[at], 3 + (at - 1) * 4
+  local record, first = records[at], 3 + (at - 1) * 6
   local owner, ttl, wait, holder = ARGV[first], tonumber(ARGV[first + 1]), tonumber(ARGV[first + 2]), ARGV[first + 3]
+  local tick, used = tonumber(ARGV[first + 4]), ARGV[first + 5]
   local ends = now + ttl
   if not record then
     answers[at] = { -1, faults[at] }
@@ -23,10 +26,19 @@ for at, key in ipairs(KEYS) do
       keep(key, ends, retention)
     end
     answers[at] = { 1, text(record.token) }
+  -- After the owner's own: a call whose answer was lost isn't refused its own tick. Before the others': it is used up though
+  -- somebody holds the lock.
+  elseif tick and record.last_tick >= tick then
+    answers[at] = { 2, text(record.last_tick) }
   elseif record.free_at <= now then
     -- A hybrid logical clock: it rises whatever the clock does, and also if the record was lost.
     local token = text(math.max(record.token + 1, now))
-    redis.call('HSET', key, 'token', token, 'owner', owner, 'until', text(ends), 'free_at', text(ends + grace), 'holder', holder)
+    local fields = { 'token', token, 'owner', owner, 'until', text(ends), 'free_at', text(ends + grace), 'holder', holder }
+    if used ~= '' then
+      -- It is later than the last one, or it would have been refused.
+      fields[11], fields[12] = 'last_tick', used
+    end
+    redis.call('HSET', key, unpack(fields))
     keep(key, ends, retention)
     answers[at] = { 1, token }
   else

@@ -7,7 +7,8 @@
 --   free_at  from when others may take it: the end plus the holder's grace, or later if it was released but kept taken
 --   holder   who that is, for people: JSON
 --   wanted   until when a release is to be published, because somebody waits
--- Times are microseconds since the Unix epoch. A field that isn't there counts as zero, or as nobody.
+--   last_tick  the last tick that was used up; it outlives leases and releases
+-- Times and ticks are microseconds since the Unix epoch. A field that isn't there counts as zero, as nobody, or as no tick.
 -- The key's own expiry is the retention of the record and never the lease: a token outlives its lease.
 
 -- One look at the clock for all that a script does.
@@ -22,7 +23,7 @@ end
 -- The record of a lock, or nil and why it can't be read. Scripts read all their records before they write the first:
 -- what fails half-way is not applied by half.
 local function look(key)
-  local fields = redis.pcall('HMGET', key, 'token', 'owner', 'until', 'free_at', 'holder', 'wanted')
+  local fields = redis.pcall('HMGET', key, 'token', 'owner', 'until', 'free_at', 'holder', 'wanted', 'last_tick')
   if fields.err then
     if string.find(fields.err, 'WRONGTYPE', 1, true) then
       return nil, 'the key holds something else than a lock'
@@ -36,14 +37,19 @@ local function look(key)
     free_at = tonumber(fields[4] or 0),
     holder = fields[5],
     wanted = tonumber(fields[6] or 0),
+    -- Below the first, which is 0.
+    last_tick = tonumber(fields[7] or -1),
     known = fields[1] ~= false,
   }
-  if not (record.token and record.ends and record.free_at and record.wanted) then
+  if not (record.token and record.ends and record.free_at and record.wanted and record.last_tick) then
     return nil, 'a field of the record is no number'
   end
   -- Beyond 2^53 - 1 a double can't count; also false for what is not a number.
   if not (record.token >= 0 and record.token < 9007199254740991) then
     return nil, 'the token of the record is out of range'
+  end
+  if not (record.last_tick >= -1 and record.last_tick <= 9007199254740991) then
+    return nil, 'the last tick of the record is out of range'
   end
   if record.owner and not record.known then
     return nil, 'the record has no token'
