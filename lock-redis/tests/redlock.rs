@@ -174,14 +174,14 @@ async fn what_an_attempt_takes_back_is_not_what_a_later_one_relies_on() {
     let accept = include_str!("../src/redlock/lua/accept.lua");
     let release = include_str!("../src/redlock/lua/release.lua");
     let (yes, no) = (vec![Value::Int(1)], vec![Value::Int(0)]);
-    let claimed = |attempt| ["0", "86400000000", attempt, "me", "30000000", "0", "{}"];
-    let taken_back = |attempt| ["", "86400000000", attempt, "x", "me", "", "0"];
+    let claimed = |attempt| ["0", "86400000000", attempt, "me", "30000000", "0", "{}", ""];
+    let taken_back = |attempt| ["", "86400000000", attempt, "x", "me", "", "0", ""];
 
     run(claim, &claimed("1")).await;
     run(claim, &claimed("2")).await;
     assert_eq!(run(release, &taken_back("1")).await, no, "the first attempt's is the second's now");
-    assert_eq!(run(accept, &["1", "me", "100"]).await, no, "a token that was given up");
-    assert_eq!(run(accept, &["2", "me", "101"]).await, yes);
+    assert_eq!(run(accept, &["1", "me", "100", ""]).await, no, "a token that was given up");
+    assert_eq!(run(accept, &["2", "me", "101", ""]).await, yes);
     // Even the claim itself may come again, and from now on no attempt takes it back.
     run(claim, &claimed("1")).await;
     assert_eq!(run(release, &taken_back("1")).await, no);
@@ -189,11 +189,11 @@ async fn what_an_attempt_takes_back_is_not_what_a_later_one_relies_on() {
     // The owner asks once more, and in vain elsewhere.
     run(claim, &claimed("3")).await;
     assert_eq!(run(release, &taken_back("3")).await, no, "an earlier call relies on it");
-    assert_eq!(run(accept, &["3", "me", "101"]).await, yes, "the same token again");
-    assert_eq!(run(release, &["", "86400000000", "", "x", "other", "", "0"]).await, no, "a stranger");
-    assert_eq!(run(release, &["", "86400000000", "", "x", "me", "100", "0"]).await, no, "another token");
-    assert_eq!(run(release, &["", "86400000000", "", "x", "me", "101", "0"]).await, yes);
-    assert_eq!(run(release, &["", "86400000000", "", "x", "me", "101", "0"]).await, no, "twice");
+    assert_eq!(run(accept, &["3", "me", "101", ""]).await, yes, "the same token again");
+    assert_eq!(run(release, &["", "86400000000", "", "x", "other", "", "0", ""]).await, no, "a stranger");
+    assert_eq!(run(release, &["", "86400000000", "", "x", "me", "100", "0", ""]).await, no, "another token");
+    assert_eq!(run(release, &["", "86400000000", "", "x", "me", "101", "0", ""]).await, yes);
+    assert_eq!(run(release, &["", "86400000000", "", "x", "me", "101", "0", ""]).await, no, "twice");
     let Value::Array(told) = run(claim, &claimed("4")).await.remove(0) else { panic!("no list") };
     assert_eq!(told[1], Value::BulkString(b"101".to_vec()), "the last token is remembered");
     // A renewal relies on a master whose acceptance was lost.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lock_core::{FencingToken, Held, HolderInfo, OwnerId};
+use lock_core::{FencingToken, Held, HolderInfo, OwnerId, Tick};
 
 /// How many of so many masters are a majority.
 pub(crate) const fn quorum(masters: usize) -> usize {
@@ -16,6 +16,8 @@ pub(crate) enum Claim {
     Claimed(Claimed),
     /// It is somebody else's here, or rests.
     Refused(Refused),
+    /// The tick that it is for was used up here; this is the last one that was.
+    Finished(Tick),
 }
 
 /// What a master that was claimed knows of tokens.
@@ -44,6 +46,7 @@ pub(crate) struct Ballot {
     masters: usize,
     claimed: Vec<(usize, Claimed)>,
     refused: Vec<Refused>,
+    finished: Vec<Tick>,
     silent: usize,
 }
 
@@ -56,7 +59,10 @@ pub(crate) enum Standing {
     Claimed(FencingToken),
     /// So many refused that there can be no majority, and a majority names one owner, or rests: somebody has it.
     Held(Held),
-    /// No majority for anybody: several asked at once and shared the masters among them.
+    /// A majority says that the tick was used up; each tick until this one was, by a majority.
+    Finished(Tick),
+    /// No majority for anything: several asked at once and shared the masters among them, or the tick was used up at too
+    /// few to say that it was and at too many to be granted it.
     Split,
     /// Too few answered.
     Silent,
@@ -64,13 +70,14 @@ pub(crate) enum Standing {
 
 impl Ballot {
     pub(crate) fn new(masters: usize) -> Self {
-        Self { masters, claimed: Vec::new(), refused: Vec::new(), silent: 0 }
+        Self { masters, claimed: Vec::new(), refused: Vec::new(), finished: Vec::new(), silent: 0 }
     }
 
     pub(crate) fn count(&mut self, master: usize, claim: Claim) {
         match claim {
             Claim::Claimed(claimed) => self.claimed.push((master, claimed)),
             Claim::Refused(refused) => self.refused.push(refused),
+            Claim::Finished(last) => self.finished.push(last),
         }
     }
 
@@ -94,7 +101,8 @@ impl Ballot {
     /// How it stands; `ended` if no further answer is waited for.
     pub(crate) fn standing(&self, ended: bool) -> Standing {
         let quorum = quorum(self.masters);
-        let answered = self.claimed.len() + self.refused.len();
+        let votes = [self.claimed.len(), self.refused.len(), self.finished.len()];
+        let answered: usize = votes.iter().sum();
         let pending = if ended { 0 } else { self.masters - answered - self.silent };
         if self.claimed.len() >= quorum {
             return Standing::Claimed(self.token());
@@ -102,7 +110,10 @@ impl Ballot {
         if let Some(held) = self.held(quorum) {
             return Standing::Held(held);
         }
-        if pending > 0 && (self.claimed.len() + pending >= quorum || self.refused.len() + pending >= quorum) {
+        if let Some(last) = self.used_up(quorum, pending) {
+            return Standing::Finished(last);
+        }
+        if pending > 0 && votes.iter().any(|votes| votes + pending >= quorum) {
             return Standing::Open;
         }
         if answered >= quorum { Standing::Split } else { Standing::Silent }
@@ -127,6 +138,16 @@ impl Ballot {
         FencingToken::next(last, micros)
     }
 
+    /// The last tick that a majority has recorded, if a majority refuses the claim for its tick; `None` also while an answer
+    /// to come may tell of a later one.
+    ///
+    /// Not the last of them all: a minority may have recorded one that nobody was granted.
+    fn used_up(&self, quorum: usize, pending: usize) -> Option<Tick> {
+        let mut ticks = self.finished.clone();
+        ticks.sort_unstable_by(|one, other| other.cmp(one));
+        ticks.get(quorum - 1).copied().filter(|last| pending == 0 || *last == ticks[0])
+    }
+
     /// Who has it, if a majority says the same: one owner, or that it rests.
     fn held(&self, quorum: usize) -> Option<Held> {
         let same =
@@ -135,7 +156,8 @@ impl Ballot {
         // It may be had when a majority may be had: as soon as enough of those that refuse it stop.
         let mut remaining: Vec<Duration> = self.refused.iter().map(|refused| refused.remaining).collect();
         remaining.sort_unstable();
-        let missing = quorum.saturating_sub(self.masters - self.refused.len()).max(1);
+        let to_be_had = self.masters - self.refused.len() - self.finished.len();
+        let missing = quorum.saturating_sub(to_be_had).max(1);
         Some(Held {
             holder: one.owner.and_then(|_| one.holder.clone()),
             remaining: remaining.get(missing - 1).copied(),
@@ -267,6 +289,48 @@ mod tests {
         assert_eq!(vote.outcome(), None);
         vote.count(true);
         assert_eq!(vote.outcome(), Some(true));
+    }
+
+    #[test]
+    fn a_tick_is_used_up_when_a_majority_says_so() {
+        let finished = |last| Claim::Finished(Tick(last));
+        let stands = |claims: &[Claim], ended| ballot(3, claims.iter().cloned()).standing(ended);
+        assert_eq!(stands(&[finished(7), finished(7)], false), Standing::Finished(Tick(7)));
+        // The third may know of 9 as well; if it says nothing, 8 is what is certain.
+        assert_eq!(stands(&[finished(9), finished(8)], false), Standing::Open);
+        assert_eq!(stands(&[finished(9), finished(8), finished(9)], false), Standing::Finished(Tick(9)));
+        assert_eq!(stands(&[finished(9), finished(8)], true), Standing::Finished(Tick(8)));
+        assert_eq!(stands(&[finished(7), claimed(0, 1)], false), Standing::Open);
+        assert_eq!(stands(&[finished(7), claimed(0, 1)], true), Standing::Split);
+        assert_eq!(stands(&[finished(7), claimed(0, 1), refused(1, 5)], false), Standing::Split);
+        let Standing::Held(held) = stands(&[finished(7), refused(1, 10), refused(1, 30)], false) else {
+            panic!("a majority refused")
+        };
+        assert_eq!(held.remaining, Some(Duration::from_millis(30)), "the first one is not to be had for this tick");
+    }
+
+    /// Every set of masters that accepted a grant, or failed to, every set that the next asker hears, over three and five.
+    #[test]
+    fn a_tick_is_granted_again_only_if_no_majority_had_accepted_it() {
+        for masters in [3_usize, 5] {
+            for accepting in 0_u32..1 << masters {
+                for heard in 0_u32..1 << masters {
+                    let mut ballot = Ballot::new(masters);
+                    for master in (0..masters).filter(|master| heard & (1 << master) != 0) {
+                        let used_up = accepting & (1 << master) != 0;
+                        ballot.count(master, if used_up { Claim::Finished(Tick(7)) } else { claimed(0, 1) });
+                    }
+                    let granted = accepting.count_ones() as usize >= quorum(masters);
+                    match ballot.standing(true) {
+                        Standing::Claimed(_) => assert!(!granted, "{accepting:b} {heard:b}"),
+                        Standing::Finished(last) => assert!(granted && last == Tick(7), "{accepting:b} {heard:b}"),
+                        Standing::Split => assert!(heard.count_ones() as usize >= quorum(masters)),
+                        Standing::Silent => assert!((heard.count_ones() as usize) < quorum(masters)),
+                        other => panic!("{other:?}"),
+                    }
+                }
+            }
+        }
     }
 
     /// Every pair of grants over three and five masters, every choice of counted and accepting masters that the rules

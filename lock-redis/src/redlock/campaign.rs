@@ -11,7 +11,7 @@ use lock_core::{
 };
 
 use super::{
-    ballot::{Ballot, Standing, Vote, quorum},
+    ballot::{Ballot, Claim, Standing, Vote, quorum},
     masters::{Heard, Masters, Message},
     records::Records,
     rows, scripts,
@@ -201,8 +201,11 @@ impl Campaign<'_> {
 }
 
 impl Candidate<'_> {
-    fn hear_claim(&mut self, master: usize, answer: Result<super::ballot::Claim, StoreError>) {
+    fn hear_claim(&mut self, master: usize, answer: Result<Claim, StoreError>) {
         match answer {
+            Ok(Claim::Finished(last)) if !self.request.is_finished(Some(last)) => {
+                self.hear_claim(master, Err(rows::corrupt("a tick was called used up that can't be")));
+            }
             Ok(claim) => {
                 self.unheard -= 1;
                 self.ballot.count(master, claim);
@@ -226,6 +229,7 @@ impl Candidate<'_> {
         self.outcome = match self.ballot.standing(true) {
             Standing::Claimed(token) => return Some(token),
             Standing::Held(held) => Outcome::Answered(Ok(Acquired::Held(held))),
+            Standing::Finished(last) => Outcome::Answered(Ok(Acquired::Finished(last))),
             // It has, or had, it already; whether it still has isn't known.
             Standing::Split if self.ballot.was_granted() => Outcome::Answered(Err(StoreError::unknown(
                 ErrorKind::Contention,

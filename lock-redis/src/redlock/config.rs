@@ -170,6 +170,7 @@ impl Builder {
         capabilities.grace = self.grace;
         capabilities.wake = Wake::Event;
         capabilities.minimum_hold = KeptBy::Store;
+        capabilities.ticks = true;
         capabilities.grouping = Some(MOST);
         let records = Records { keys, grace: self.grace, retention: self.retention };
         Ok(Settings { masters, records, hub, releases, capabilities })

@@ -32,7 +32,7 @@ pub(crate) const STORE: &str = "redlock";
 ///
 /// # Limits
 /// - The masters are servers of their own, none a replica, at least three, with the same database number and prefix.
-/// - No shared locks, semaphores, queueing in order or ticks.
+/// - No shared locks, semaphores or queueing in order.
 #[derive(Clone)]
 pub struct Redlock {
     inner: Arc<Inner>,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lock_core::{
-    AcquireRequest, ErrorKind, FencingToken, LockName, OwnerId, ReleaseRequest, RenewRequest, StoreError, Waiting,
+    AcquireRequest, ErrorKind, FencingToken, LockName, OwnerId, ReleaseRequest, RenewRequest, StoreError, Tick, Waiting,
 };
 
 use crate::keys::Keys;
@@ -39,7 +39,8 @@ impl Records {
                 _ => Duration::ZERO,
             };
             keys.push(self.keys.record(&request.name));
-            arguments.extend([owner(request.owner), micros(request.ttl), micros(wait), holder]);
+            let about = tick(request.tick);
+            arguments.extend([owner(request.owner), micros(request.ttl), micros(wait), holder, about]);
         }
         Ok((keys, arguments))
     }
@@ -52,7 +53,7 @@ impl Records {
         let (mut keys, mut arguments) = (Vec::new(), vec![number(attempt)]);
         for (request, token) in requests {
             keys.push(self.keys.record(&request.name));
-            arguments.extend([owner(request.owner), number(token.get())]);
+            arguments.extend([owner(request.owner), number(token.get()), tick(request.used_by_grant())]);
         }
         (keys, arguments)
     }
@@ -71,7 +72,8 @@ impl Records {
         for request in requests {
             keys.push(self.keys.record(&request.name));
             let token = request.token.map(|token| number(token.get())).unwrap_or_default();
-            arguments.extend([text(&request.name), owner(request.owner), token, micros(request.keep_for)]);
+            let (keep, done) = (micros(request.keep_for), tick(request.done));
+            arguments.extend([text(&request.name), owner(request.owner), token, keep, done]);
         }
         (keys, arguments)
     }
@@ -86,7 +88,8 @@ impl Records {
         let (mut keys, mut arguments) = (Vec::new(), self.release_head(wake, Some(attempt)));
         for request in requests {
             keys.push(self.keys.record(&request.name));
-            arguments.extend([text(&request.name), owner(request.owner), Vec::new(), micros(Duration::ZERO)]);
+            let (token, keep, done) = (Vec::new(), micros(Duration::ZERO), tick(None));
+            arguments.extend([text(&request.name), owner(request.owner), token, keep, done]);
         }
         (keys, arguments)
     }
@@ -116,6 +119,11 @@ fn micros(span: Duration) -> Vec<u8> {
 
 fn number(number: u64) -> Vec<u8> {
     number.to_string().into_bytes()
+}
+
+/// Nothing if there is none.
+fn tick(tick: Option<Tick>) -> Vec<u8> {
+    tick.map_or_else(Vec::new, |Tick(micros)| number(micros))
 }
 
 fn owner(owner: OwnerId) -> Vec<u8> {

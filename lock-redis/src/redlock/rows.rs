@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lock_core::{ErrorKind, FencingToken, HolderInfo, OwnerId, StoreError};
+use lock_core::{ErrorKind, FencingToken, HolderInfo, OwnerId, StoreError, Tick};
 use redis::Value;
 
 use super::ballot::{Claim, Claimed, Refused};
@@ -33,6 +33,7 @@ pub(crate) fn claim(answer: &Value) -> Result<Claim, StoreError> {
             remaining: Duration::from_micros(number(two)?),
             holder: holder(three)?,
         })),
+        2 => Ok(Claim::Finished(Tick(exact(number(one)?)?))),
         _ => Err(corrupt("a claim was answered with neither yes nor no")),
     }
 }
@@ -110,7 +111,7 @@ fn token(value: &Value) -> Result<Option<FencingToken>, StoreError> {
 fn exact(number: u64) -> Result<u64, StoreError> {
     match number {
         0..=0x1f_ffff_ffff_ffff => Ok(number),
-        _ => Err(corrupt("a token, or the master's clock, is too large to be right")),
+        _ => Err(corrupt("a token, a tick, or the master's clock, is too large to be right")),
     }
 }
 
@@ -147,6 +148,8 @@ mod tests {
         let no = Value::Array(vec![Value::Int(0), bulk(""), bulk("10495022"), bulk("")]);
         let Claim::Refused(refused) = claim(&no).unwrap() else { panic!("refused") };
         assert_eq!((refused.owner, refused.remaining), (None, Duration::from_micros(10_495_022)));
+        let finished = Value::Array(vec![Value::Int(2), bulk("1767225600500000"), bulk(""), bulk("")]);
+        assert_eq!(claim(&finished).unwrap(), Claim::Finished(Tick(1_767_225_600_500_000)));
     }
 
     #[test]
@@ -156,7 +159,9 @@ mod tests {
             Value::Okay,
             Value::Array(vec![]),
             Value::Array(vec![Value::Int(1), bulk("x"), bulk(""), bulk("1")]),
-            Value::Array(vec![Value::Int(2), bulk("1"), bulk(""), bulk("1")]),
+            Value::Array(vec![Value::Int(3), bulk("1"), bulk(""), bulk("1")]),
+            Value::Array(vec![Value::Int(2), bulk("-1"), bulk(""), bulk("")]),
+            Value::Array(vec![Value::Int(2), bulk(&too_large), bulk(""), bulk("")]),
             Value::Array(vec![Value::Int(1), bulk(&too_large), bulk(""), bulk("1")]),
             Value::Array(vec![Value::Int(0), bulk("nobody"), bulk("1"), bulk("")]),
             Value::Array(vec![Value::Int(0), bulk(""), bulk("-1"), bulk("")]),
