@@ -93,7 +93,7 @@ impl Line {
         }
         let children = match (&place.node, children) {
             (Some(_), Some(children)) => children,
-            (Some(_), None) => patience.of(client.list_children(path)).await?,
+            (Some(_), None) => listed(client, path, patience).await?,
             (None, _) => {
                 let (made, children) = self.make(claim, place, path, request, patience).await?;
                 place.node = Some(made);
@@ -197,7 +197,7 @@ impl Line {
             let (watched, head) = patience.of(async { Ok::<_, Trouble>(join(watched, head).await) }).await?;
             let (stat, watcher) = watched?;
             if stat.is_none() {
-                queue = self::queue(&patience.of(client.list_children(path)).await?);
+                queue = self::queue(&listed(client, path, patience).await?);
                 continue;
             }
             let standing = head.map(|(data, _)| Standing::read(&data)).unwrap_or_default();
@@ -276,6 +276,14 @@ enum Look {
     Unclear,
     /// One's own node isn't there.
     Gone,
+}
+
+/// What the queue is, as far as this server has seen. The servers remove a lock's own node some time after its last entry.
+async fn listed(client: &Client, path: &str, patience: &Patience<'_>) -> Result<Vec<String>, Trouble> {
+    match patience.of(client.list_children(path)).await {
+        Err(trouble) if trouble.is_no_node() => Ok(Vec::new()),
+        children => children,
+    }
 }
 
 /// What the queue is by now, everywhere.
