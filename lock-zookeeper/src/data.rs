@@ -54,12 +54,46 @@ impl Last {
     }
 }
 
-pub(crate) fn tick_written(tick: Tick) -> Vec<u8> {
-    tick.0.to_string().into_bytes()
+/// What is kept of a lock's ticks: the last one that was used up; and, if a grant did that, its token and entry, as in
+/// [`Last`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct UsedUp {
+    pub(crate) tick: Tick,
+    by: Option<Vec<u8>>,
 }
 
-pub(crate) fn tick_read(data: &[u8]) -> Option<Tick> {
-    std::str::from_utf8(data).ok().and_then(|text| text.parse().ok()).map(Tick)
+impl UsedUp {
+    pub(crate) fn by_release(tick: Tick) -> Self {
+        Self { tick, by: None }
+    }
+
+    pub(crate) fn by_grant(tick: Tick, token: FencingToken, node: &str) -> Self {
+        Self { tick, by: Some(Last::written(token, node)) }
+    }
+
+    /// Whether the grant to this very entry did it: an entry that was made anew has another token.
+    pub(crate) fn is_by(&self, token: FencingToken, node: &str) -> bool {
+        self.by.as_ref().is_some_and(|by| *by == Last::written(token, node))
+    }
+
+    pub(crate) fn written(&self) -> Vec<u8> {
+        let mut data = self.tick.0.to_string().into_bytes();
+        if let Some(by) = &self.by {
+            data.push(b' ');
+            data.extend_from_slice(by);
+        }
+        data
+    }
+
+    /// The number alone is what releases write, and people.
+    pub(crate) fn read(data: &[u8]) -> Option<Self> {
+        let (number, by) = match data.iter().position(|byte| *byte == b' ') {
+            Some(at) => (&data[..at], Some(data[at + 1..].to_vec())),
+            None => (data, None),
+        };
+        let tick = std::str::from_utf8(number).ok()?.parse().ok().map(Tick).filter(|tick| *tick <= Tick::MAX)?;
+        Some(Self { tick, by })
+    }
 }
 
 #[cfg(test)]
@@ -81,6 +115,22 @@ mod tests {
             (Some(FencingToken::new(12)), true, false)
         );
         assert_eq!(Last::token(b"10.0.0.1"), None);
-        assert_eq!((tick_read(&tick_written(Tick(5))), tick_read(b"x")), (Some(Tick(5)), None));
+    }
+
+    #[test]
+    fn a_tick_reads_back_with_the_grant_that_used_it_up() {
+        let (token, other) = (FencingToken::new(12), FencingToken::new(13));
+        let granted = UsedUp::by_grant(Tick(5), token, "a");
+        assert_eq!(granted.written(), b"5 12 a");
+        assert_eq!(UsedUp::read(b"5 12 a"), Some(granted.clone()));
+        assert_eq!([(token, "a"), (other, "a"), (token, "b")].map(|(t, n)| granted.is_by(t, n)), [true, false, false]);
+        // What was written before grants used ticks up.
+        assert_eq!(UsedUp::read(b"5"), Some(UsedUp::by_release(Tick(5))));
+        assert!(!UsedUp::by_release(Tick(5)).is_by(token, "a"));
+        let last = Tick::MAX.0.to_string();
+        assert_eq!(UsedUp::read(last.as_bytes()).map(|used| used.tick), Some(Tick::MAX));
+        for strange in ["", " ", "x", "-5", "5x", " 5", "9007199254740992", "99999999999999999999 12 a"] {
+            assert_eq!(UsedUp::read(strange.as_bytes()), None, "{strange}");
+        }
     }
 }

@@ -14,6 +14,8 @@ pub(crate) enum Trouble {
     Silent(Duration),
     /// What is kept at the server makes no sense: where, and what to do.
     Corrupt(String),
+    /// The node of a lock's ticks, which this is, or its parent may not be read or written.
+    TickDenied(String),
 }
 
 impl From<Error> for Trouble {
@@ -50,8 +52,14 @@ impl Trouble {
         matches!(self, Self::Said(Error::NoAuth))
     }
 
-    pub(crate) fn is_corrupt(&self) -> bool {
-        matches!(self, Self::Corrupt(_))
+    /// Nothing can be granted until somebody has set it right: a place in line would be in the way of others.
+    pub(crate) fn is_hopeless(&self) -> bool {
+        matches!(self, Self::Corrupt(_) | Self::TickDenied(_))
+    }
+
+    /// What went wrong where the node of a lock's ticks was meant.
+    pub(crate) fn of_tick(self, path: &str) -> Self {
+        if self.is_denied() { Self::TickDenied(path.to_owned()) } else { self }
     }
 
     /// No answer came in time.
@@ -70,6 +78,7 @@ impl Trouble {
                 return new(ErrorKind::Timeout, applied, format!("no answer within {limit:?}"));
             }
             Self::Corrupt(message) => return new(ErrorKind::Corrupt, applied, message),
+            Self::TickDenied(path) => return Self::Said(Error::NoAuth).told(&path, applied),
             Self::Said(error) => error,
         };
         let (kind, message) = match &error {

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use lock_core::{
     Applied, ErrorKind, FencingToken, Moment, ReleaseRequest, Released, RenewRequest, Renewed, StoreError, Tick,
 };
-use zookeeper_client::{Client, CreateMode, Error, EventType, MultiWriteError, OneshotWatcher};
+use zookeeper_client::{Client, Error, EventType, MultiWriteError, OneshotWatcher};
 
 use crate::{
-    data::{Last, tick_read, tick_written},
+    data::{Last, UsedUp},
     error::Trouble,
     ground::{Ground, Patience},
     line::Line,
@@ -17,6 +17,7 @@ use crate::{
     session::least,
     stand::{synced_children, token},
     table::{Background, Claim, Hold, Node, Place},
+    ticks::Change,
 };
 
 /// A node to be deleted.
@@ -47,48 +48,39 @@ impl Ground {
                 let mut step = client.new_multi_writer();
                 step.add_delete(&entry, None)?;
                 step.add_set_data(leaving.path, &Last::written(held, leaving.node), None)?;
-                match &tick {
-                    Some((path, data, Some(version))) => step.add_set_data(path, data, Some(*version))?,
-                    Some((path, data, None)) => {
-                        step.add_create(path, data, &self.options(CreateMode::Persistent))?;
-                    }
-                    None => {}
+                if let Some(change) = &tick {
+                    self.add_change(&mut step, change)?;
                 }
                 step.commit()
             };
             let outcome = patience.of(async { Ok::<_, Trouble>(commit.await) }).await?;
-            match outcome {
-                Ok(_) => return Ok(true),
-                Err(MultiWriteError::OperationFailed { index: 0, source: Error::NoNode }) => return Ok(false),
+            match (outcome, &tick) {
+                (Ok(_), _) => return Ok(true),
+                (Err(MultiWriteError::OperationFailed { index: 0, source: Error::NoNode }), _) => return Ok(false),
                 // The lock's own node is another program's, which lets us stand in line and nothing else.
-                Err(MultiWriteError::OperationFailed { index: 1, source: Error::NoAuth }) if tick.is_none() => {
+                (Err(MultiWriteError::OperationFailed { index: 1, source: Error::NoAuth }), None) => {
                     return plainly(client, &entry, patience).await;
                 }
-                Err(MultiWriteError::OperationFailed { index: 2, source: Error::NoNode }) => {
-                    self.make(client, &self.paths.ticks(), patience).await?;
+                (Err(MultiWriteError::OperationFailed { index: 2, source }), Some(change)) => {
+                    self.after_refused_change(client, change, source, patience).await?;
                 }
-                // Written by a holder who had lost the lock: read again.
-                Err(MultiWriteError::OperationFailed { index: 2, source: Error::NodeExists | Error::BadVersion }) => {}
-                Err(error) => return Err(Error::from(error).into()),
+                (Err(error), _) => return Err(Error::from(error).into()),
             }
         }
     }
 
-    /// What is to be written of a finished tick: where, what, and over which version; nothing if a later one is there.
+    /// What is to be written of a finished tick; nothing if it, or a later one, is there.
     async fn tick_change(
         &self,
         client: &Client,
         leaving: &Leaving<'_>,
         patience: &Patience<'_>,
-    ) -> Result<Option<(String, Vec<u8>, Option<i32>)>, Trouble> {
+    ) -> Result<Option<Change>, Trouble> {
         let Some((done, path)) = &leaving.done else { return Ok(None) };
-        match patience.of(client.get_data(path)).await {
-            // What can't be read is written over: it says nothing.
-            Ok((data, _)) if tick_read(&data).is_some_and(|last| last >= *done) => Ok(None),
-            Ok((_, stat)) => Ok(Some((path.clone(), tick_written(*done), Some(stat.version)))),
-            Err(trouble) if trouble.is_no_node() => Ok(Some((path.clone(), tick_written(*done), None))),
-            Err(trouble) => Err(trouble),
-        }
+        let kept = self.kept_tick(client, path, patience).await?;
+        // What can't be read is written over: it says nothing.
+        let is_there = kept.as_ref().and_then(|kept| kept.used.as_ref()).is_some_and(|used| used.tick >= *done);
+        Ok((!is_there).then(|| Change::of(path, &UsedUp::by_release(*done), kept.as_ref())))
     }
 }
 

@@ -30,6 +30,13 @@
 //! is cut off from the others goes on answering. A lease therefore begins and goes on with somewhat less than its ttl: what
 //! is certain of it, which is more than half. `belief.rs` has the argument.
 //!
+//! # Ticks
+//!
+//! The last tick that was used up is kept in a node for each lock, which outlives the lock's own and is never swept. A grant
+//! uses its tick up in one step with a check that the holder's entry is still there, before it is told; a release with `done`
+//! in one step with the entry's deletion. A version from before grants used ticks up can't read what they write: upgrade all
+//! processes that share a job before one of them uses [`TickUse::AtGrant`](lock_core::TickUse).
+//!
 //! # Limits
 //!
 //! - A lease is renewable by the client that acquired it only: it lives off that client's session. Any client can release it.
@@ -61,6 +68,7 @@ mod session;
 mod stand;
 mod sweep;
 mod table;
+mod ticks;
 mod url;
 
 pub use config::{Builder, Source};

@@ -7,7 +7,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::future::join;
+use futures_util::future::join3;
 use lock_core::{AcquireRequest, Acquired, Applied, Grant, Held, Moment, StoreError, Waiting, WakeHub};
 
 use crate::{
@@ -45,10 +45,13 @@ impl Line {
                 }
                 Some(claim) => claim,
                 None => {
-                    if request.waiting == Waiting::No
-                        && let Some(held) = self.look(request, &patience).await?
+                    let looks = request.waiting == Waiting::No || request.tick.is_some();
+                    if looks
+                        && let Some(seen) = self.look(request, &patience).await?
+                        // The same call may have been asked twice, and its own grant be what was seen.
+                        && self.table.find(&request.name, request.owner).is_none()
                     {
-                        return Ok(Acquired::Held(held));
+                        return Ok(seen);
                     }
                     let session = self.sessions.of(request.ttl, &patience).await?;
                     let due = self.ground.now() + kept_for(request);
@@ -73,10 +76,11 @@ impl Line {
         late || claim.has_ended() || claim.is_gone() || claim.session.is_over()
     }
 
-    /// Who isn't going to wait looks first, which costs no write: who holds it, if somebody does.
+    /// Who isn't going to wait, or asks for a tick, looks first, which costs no write: whether the tick was used up; and who
+    /// holds the lock, if somebody does, for who isn't going to wait. `None` if there is nothing in the way.
     ///
     /// With a `sync` before it, so that a lock that was freed anywhere before is seen free.
-    async fn look(&self, request: &AcquireRequest, patience: &Patience<'_>) -> Result<Option<Held>, StoreError> {
+    async fn look(&self, request: &AcquireRequest, patience: &Patience<'_>) -> Result<Option<Acquired>, StoreError> {
         let mut session = match self.sessions.open_one(request.ttl) {
             Some(session) => session,
             None => self.sessions.of(request.ttl, patience).await?,
@@ -86,14 +90,21 @@ impl Line {
             let client = &session.client;
             let look = async {
                 let (synced, children) = (client.sync(&path), client.list_children(&path));
-                let (synced, children) = patience.of(async { Ok::<_, Trouble>(join(synced, children).await) }).await?;
+                let all = join3(synced, children, self.last_tick(client, request, patience));
+                let (synced, children, last) = patience.of(async { Ok::<_, Trouble>(all.await) }).await?;
                 synced.map_err(Trouble::from)?;
+                if let Some(last) = last?.filter(|last| request.is_finished(Some(*last))) {
+                    return Ok(Some(Some(Acquired::Finished(last))));
+                }
+                if request.waiting != Waiting::No {
+                    return Ok(Some(None));
+                }
                 let queue = queue(&children?);
                 let Some(head) = queue.first() else { return Ok(Some(None)) };
                 match patience.of(client.get_data(&format!("{path}/{}", head.node))).await {
                     Ok((data, _)) => {
                         let standing = Standing::read(&data);
-                        Ok(Some(Some(held(&standing, None))))
+                        Ok(Some(Some(Acquired::Held(held(&standing, None)))))
                     }
                     // Gone meanwhile.
                     Err(trouble) if trouble.is_no_node() => Ok(None),
@@ -139,7 +150,7 @@ impl Line {
                 Ok(Turn::Again) if !patience.is_over() => {}
                 Ok(turn) => break turn,
                 Err(trouble) if trouble.is_connection_lost() && !patience.is_over() => patience.pause().await,
-                Err(trouble) if trouble.is_corrupt() => {
+                Err(trouble) if trouble.is_hopeless() => {
                     drop(place);
                     self.leave(claim, None, patience).await?;
                     return Err(trouble.told(&path, Applied::No));

@@ -30,7 +30,7 @@ impl Paths {
         format!("{}/sessions", self.base)
     }
 
-    /// The parent of the last finished ticks. They outlive the locks' own nodes, which vanish when nobody uses them.
+    /// The parent of the last ticks that were used up. They outlive the locks' own nodes, which vanish when nobody uses them.
     pub(crate) fn ticks(&self) -> String {
         format!("{}/ticks", self.base)
     }

@@ -7,7 +7,7 @@ use lock_core::{AcquireRequest, FencingToken, Held, Tick};
 use zookeeper_client::{Client, CreateMode, Error, OneshotWatcher, Stat};
 
 use crate::{
-    data::{Last, Standing, tick_read},
+    data::{Last, Standing},
     error::Trouble,
     ground::Patience,
     line::Line,
@@ -21,46 +21,15 @@ pub(crate) enum Turn {
     Head(Node),
     /// Behind others.
     Behind(Held),
-    /// This tick, or a later one, was finished before.
+    /// The tick that was asked for was used up before: it, or a later one, which is this.
     Finished(Tick),
     /// Its node was deleted, by people maybe: to be looked at anew.
     Again,
 }
 
 impl Line {
-    /// One look at how a claim stands, and, where it is first, at whether the tick that it is for was finished before.
-    pub(crate) async fn attempt(
-        &self,
-        claim: &Arc<Claim>,
-        place: &mut Place,
-        path: &str,
-        request: &AcquireRequest,
-        patience: &Patience<'_>,
-    ) -> Result<Turn, Trouble> {
-        let turn = self.stand(claim, place, path, request, patience).await?;
-        match (&turn, request.tick) {
-            // Nobody finishes one while this is first: so it is read after that is known, and before anything is granted.
-            (Turn::Head(_), Some(tick)) if claim.token().is_none() => {
-                let last = self.last_tick(claim, patience).await?;
-                Ok(last.filter(|last| *last >= tick).map_or(turn, Turn::Finished))
-            }
-            _ => Ok(turn),
-        }
-    }
-
-    /// The last tick that was finished.
-    async fn last_tick(&self, claim: &Claim, patience: &Patience<'_>) -> Result<Option<Tick>, Trouble> {
-        let path = self.ground.paths.tick(&claim.name);
-        let unreadable = || Trouble::Corrupt(format!("{path} isn't a tick: write the last finished one, or delete it"));
-        match patience.of(claim.session.client.get_data(&path)).await {
-            Ok((data, _)) => tick_read(&data).map(Some).ok_or_else(unreadable),
-            Err(trouble) if trouble.is_no_node() => Ok(None),
-            Err(trouble) => Err(trouble),
-        }
-    }
-
     /// How a claim stands, from the place it has or a new one.
-    async fn stand(
+    pub(crate) async fn stand(
         &self,
         claim: &Arc<Claim>,
         place: &mut Place,

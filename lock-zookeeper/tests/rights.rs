@@ -6,7 +6,7 @@ mod common;
 use std::time::Duration;
 
 use common::{OPEN, ask, fresh_path, give_back, in_line, locks, operator, start, take, until, url};
-use lock_core::{Acquired, Applied, ErrorKind, LockProvider, ReleaseRequest};
+use lock_core::{AcquireRequest, Acquired, Applied, ErrorKind, LockProvider, ReleaseRequest, Tick, TickUse};
 use lock_zookeeper::{
     ZooKeeperLocks,
     zookeeper_client::{Acl, Acls, AuthId, Client, CreateMode, Permission},
@@ -72,8 +72,52 @@ async fn a_place_that_may_not_be_read_is_told_to_be_there() {
     assert_eq!(error.applied() == Applied::Maybe, stays, "{error}");
 }
 
+async fn a_tick_that_may_not_be_read_or_written_is_told_and_leaves_no_place() {
+    let server = start(testbed::zookeeper).await;
+    let (operator, path) = (operator(&server).await, fresh_path());
+    operator.mkdir(&format!("{path}/locks/x"), &OPEN).await.unwrap();
+    // Its ticks can be read and not made.
+    restricted(&operator, &format!("{path}/ticks"), Permission::READ).await;
+    let ours = locks(&server, &path).await;
+    let with = |request, tick_use| AcquireRequest { tick: Some(Tick(5)), tick_use, ..request };
+    for asked in [ask("x", TTL), in_line("x", TTL)] {
+        let error = ours.acquire(&with(asked, TickUse::AtGrant)).await.unwrap_err();
+        println!("{error}");
+        assert_eq!((error.kind(), error.applied()), (ErrorKind::Denied, Applied::No));
+        assert!(error.to_string().contains(&format!("not allowed at {path}/ticks/x")), "{error}");
+        assert!(operator.list_children(&format!("{path}/locks/x")).await.unwrap().is_empty());
+    }
+    // Who uses it up by the release is told so then, and the lock is free all the same when its lease is over.
+    let request = with(ask("x", TTL), TickUse::AtRelease);
+    let grant = take(&ours, &request).await;
+    let mut release = ReleaseRequest::new(request.name.clone(), request.owner, Some(grant.token));
+    release.done = Some(Tick(5));
+    let error = ours.release(&release).await.unwrap_err();
+    println!("{error}");
+    assert_eq!((error.kind(), error.applied()), (ErrorKind::Denied, Applied::Maybe));
+    assert!(error.to_string().contains(&format!("not allowed at {path}/ticks/x")), "{error}");
+    until("the end of the lease", || async {
+        operator.list_children(&format!("{path}/locks/x")).await.unwrap().is_empty()
+    })
+    .await;
+    // One that can't be read, either.
+    let other = ask("y", TTL);
+    let theirs = take(&ours, &other).await;
+    operator.delete(&format!("{path}/ticks"), None).await.unwrap();
+    operator.mkdir(&format!("{path}/ticks"), &OPEN).await.unwrap();
+    restricted(&operator, &format!("{path}/ticks/x"), Permission::WRITE).await;
+    let error = ours.acquire(&with(ask("x", TTL), TickUse::AtGrant)).await.unwrap_err();
+    println!("{error}");
+    assert_eq!((error.kind(), error.applied()), (ErrorKind::Denied, Applied::No));
+    assert!(error.to_string().contains(&format!("not allowed at {path}/ticks/x")), "{error}");
+    // The session and who wants no tick are none the worse.
+    take(&ours, &ask("x", TTL)).await;
+    give_back(&ours, &other, theirs).await;
+}
+
 testbed::server_tests!(testbed::zookeeper =>
     who_may_not_make_heartbeats_is_told_so_and_granted_nothing,
     an_entry_that_may_not_be_deleted_ends_with_its_session,
     a_place_that_may_not_be_read_is_told_to_be_there,
+    a_tick_that_may_not_be_read_or_written_is_told_and_leaves_no_place,
 );

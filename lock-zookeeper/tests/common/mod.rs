@@ -1,6 +1,8 @@
 //! A place for one test: the testbed's servers, with a node of the test's own.
 #![allow(dead_code, reason = "each file of tests uses a part of it")]
 
+pub(crate) mod ticks;
+
 use std::{
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
