@@ -66,6 +66,7 @@ mod config;
 mod entry;
 mod error;
 mod keys;
+mod line;
 mod link;
 mod people;
 mod provider;
