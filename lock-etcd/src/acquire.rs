@@ -12,7 +12,8 @@ use crate::{
     entry::Entry,
     line::span,
     store::{Store, of_wanted},
-    txn::{self, Found},
+    tick::LastTick,
+    txn::{self, Found, Turn},
 };
 
 type Answers = Vec<Result<Acquired, StoreError>>;
@@ -185,7 +186,7 @@ impl Store {
                 }
                 Ok(Acquired::Held(held))
             }
-            Found::Own { own, head } => self.found_own(wish, &own, &head, term).await,
+            Found::Own { own, head, last } => self.found_own(wish, &own, &head, last, term).await,
             Found::Other { head } => {
                 self.forget(&wish.who);
                 Ok(Acquired::Held(held_by(&head, None)))
@@ -206,11 +207,17 @@ impl Store {
         wish: &Wish<'_>,
         own: &KeyValue,
         head: &KeyValue,
+        last: Option<LastTick>,
         mut term: u64,
     ) -> Result<Acquired, StoreError> {
+        let finished = last.and_then(|last| last.finishes(wish.request));
         if Entry::read(own.value()).rests {
             self.forget(&wish.who);
-            return Ok(Acquired::Held(held_by(head, None)));
+            return Ok(finished.map_or_else(|| Acquired::Held(held_by(head, None)), Acquired::Finished));
+        }
+        let by_this_grant = last.is_some_and(|last| last.is_of(wish.who.1));
+        if let Some(finished) = finished.filter(|_| !by_this_grant) {
+            return self.leave_finished(&wish.who, own.create_revision(), finished).await;
         }
         let is_head = own.key() == head.key();
         match wish.span() {
@@ -224,6 +231,19 @@ impl Store {
                 let placed = self.look_around(wish.request, &wish.who, &mine, own.create_revision(), rest).await?;
                 // It went at this very moment: asked again, it queues.
                 return Ok(placed.unwrap_or_else(|| Acquired::Held(held_by(head, None))));
+            }
+            // Queued by an earlier attempt, and first by now.
+            _ if !by_this_grant && wish.request.used_by_grant().is_some() => {
+                match self.use_up(wish.request, own.create_revision()).await? {
+                    Turn::Open => {}
+                    Turn::Used(last) => {
+                        return self.leave_finished(&wish.who, own.create_revision(), last.tick).await;
+                    }
+                    Turn::Gone => {
+                        self.forget(&wish.who);
+                        return Ok(Acquired::Held(held_by(head, None)));
+                    }
+                }
             }
             _ => {}
         }

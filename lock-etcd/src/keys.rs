@@ -5,7 +5,7 @@
 //! | `<prefix>l/<name>\0<owner>` | somebody who holds the lock or waits for it; the oldest one holds |
 //! | `<prefix>w/<name>` | who was the last to queue |
 //! | `<prefix>h/<name>` | the token that its holder gave back last, while somebody waits |
-//! | `<prefix>t/<name>` | the last finished tick |
+//! | `<prefix>t/<name>` | the last tick that was used up, and by whose grant; nothing here deletes it |
 //!
 //! A name holds no NUL, so no name's entries are another's, and keys are in byte order of the names.
 

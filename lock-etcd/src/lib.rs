@@ -15,7 +15,10 @@
 //! Exclusive leases by consensus. Each holder and each waiter has a key of its own under the lock's name; the oldest one
 //! holds the lock, and its `create_revision` is the token. A grant or a release is told when a majority has it on its
 //! disks. Waiters are granted in the order in which they queued, over all processes; each watches the key before its own,
-//! so a release wakes one. Finished ticks are recorded.
+//! so a release wakes one.
+//!
+//! The last tick of a lock that was used up is kept for ever, under a key without a lease: a grant writes it in its own
+//! transaction, and a waiter's turn in one more.
 //!
 //! All entries of a provider with the same ttl (in whole seconds) share one lease at the store, so that a thousand holds
 //! are renewed by one message and a few reads. Each entry still ends by itself: its own process deletes it when nobody
@@ -75,6 +78,7 @@ mod renew;
 mod source;
 mod store;
 mod tend;
+mod tick;
 mod txn;
 mod wake;
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use etcd_client::KeyValue;
-use lock_core::{AcquireRequest, Acquired, Grant, Moment, Renewed, StoreError, Waiting};
+use lock_core::{AcquireRequest, Acquired, Grant, Moment, Renewed, StoreError, Tick, Waiting};
 
 use crate::{
     acquire::{held_by, token_of},
@@ -11,7 +11,7 @@ use crate::{
     class::{Shared, whole_seconds},
     entry::Entry,
     store::{Store, of_wanted},
-    txn,
+    txn::{self, Turn},
 };
 
 /// A store of locks in order wakes each waiter by his own predecessor: who says that he waits gets a place.
@@ -71,8 +71,13 @@ impl Store {
         let class = self.classes.of(Duration::from_secs(own.seconds));
         let shared = class.lease(Duration::from_secs(own.seconds) / 2).await?;
         let key = self.key(who);
-        let question = txn::ask(&self.keys, &who.0, &key, stand.modified, (&line.before, line.before_created));
+        let question = txn::ask(&self.keys, request, &key, stand.modified, (&line.before, line.before_created));
         let answered = self.look(&question).await?;
+        let last = txn::last_tick(&answered.answer, if answered.answer.succeeded() { 0 } else { 2 })?;
+        if let Some(finished) = last.filter(|last| !last.is_of(who.1)).and_then(|last| last.finishes(request)) {
+            // He needn't wait for whoever is before him.
+            return self.leave_finished(who, stand.created, finished).await.map(Some);
+        }
         if answered.answer.succeeded() && shared.id == own.lease {
             return self.turn(request, who, own, (stand, shared, answered.term), asked).await;
         }
@@ -140,12 +145,12 @@ impl Store {
         (stand, shared, term): (Stand, Shared, u64),
         asked: Moment,
     ) -> Result<Option<Acquired>, StoreError> {
-        if let Some(tick) = request.tick {
-            // By now those before him have left, and what they finished is written.
-            let answered = self.look(&txn::finished(&self.keys, &who.0, tick)).await?;
-            if let Some(finished) = txn::tick_of(&answered.answer)? {
-                self.leave_line(who, stand.created).await?;
-                return Ok(Some(Acquired::Finished(finished)));
+        match self.use_up(request, stand.created).await? {
+            Turn::Open => {}
+            Turn::Used(last) => return self.leave_finished(who, stand.created, last.tick).await.map(Some),
+            Turn::Gone => {
+                self.forget(who);
+                return Ok(None);
             }
         }
         let class = self.classes.of(Duration::from_secs(own.seconds));
@@ -156,6 +161,27 @@ impl Store {
         }
         self.wakes.unfollow(who);
         Ok(Some(Acquired::Granted(Grant::new(token_of(stand.created), told))))
+    }
+
+    /// Looks at the tick of one who comes first by now, and uses it up where the grant does.
+    pub(crate) async fn use_up(&self, request: &AcquireRequest, created: i64) -> Result<Turn, StoreError> {
+        let Some(tick) = request.tick else { return Ok(Turn::Open) };
+        if request.used_by_grant().is_none() {
+            // By now those before him have left, and what they finished is written.
+            return txn::looked_at(&self.look(&txn::look_at_tick(&self.keys, &request.name, tick)).await?.answer);
+        }
+        let done = self.change(&txn::use_up(&self.keys, request, tick, created)).await?;
+        Ok(match txn::used_up(&done.answer.answer)? {
+            // An attempt whose answer was lost, for this very entry.
+            Turn::Used(last) if last.is_of(request.owner) => Turn::Open,
+            turn => turn,
+        })
+    }
+
+    /// Answers one whose tick was used up; his place goes with it.
+    pub(crate) async fn leave_finished(&self, who: &Who, created: i64, last: Tick) -> Result<Acquired, StoreError> {
+        self.leave_line(who, created).await?;
+        Ok(Acquired::Finished(last))
     }
 
     /// Gives a place in line back.

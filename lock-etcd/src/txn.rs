@@ -6,7 +6,12 @@ use etcd_client::{
 };
 use lock_core::{AcquireRequest, LockName, OwnerId, StoreError, Tick};
 
-use crate::{entry::LIVE, error::corrupt, keys::Keys};
+use crate::{
+    entry::LIVE,
+    error::corrupt,
+    keys::Keys,
+    tick::{LastTick, is_used_up},
+};
 
 /// An answer with the numbers that stand in its header: those of a nested transaction have none of their own.
 pub(crate) struct Answered {
@@ -21,12 +26,22 @@ pub(crate) enum Found {
     Put,
     /// It is somebody's, and this owner stands in line behind this entry.
     Queued { before: KeyValue, head: KeyValue, entries: i64 },
-    /// The owner has an entry already.
-    Own { own: KeyValue, head: KeyValue },
+    /// The owner has an entry already; with the last tick, where one was asked for.
+    Own { own: KeyValue, head: KeyValue, last: Option<LastTick> },
     /// It is somebody else's.
     Other { head: KeyValue },
-    /// The tick, or a later one, was finished.
+    /// The owner has no entry, and the tick, or a later one, was used up.
     Finished(Tick),
+}
+
+/// What one whose turn has come found of his tick.
+pub(crate) enum Turn {
+    /// It is his.
+    Open,
+    /// It, or a later one, was used up.
+    Used(LastTick),
+    /// The entry isn't there any more, or is kept taken by nobody.
+    Gone,
 }
 
 pub(crate) async fn send(client: Client, txn: Txn) -> Result<Answered, DriverError> {
@@ -52,12 +67,16 @@ pub(crate) fn apart(answered: &Answered, sent: usize) -> Result<Vec<TxnResponse>
     if answers.len() == sent { Ok(answers) } else { Err(strange()) }
 }
 
-/// Puts an entry where there is none; otherwise tells what is there, or queues.
+/// Puts an entry where there is none, and uses its tick up if grants do; otherwise tells what is there, or queues.
+///
+/// Who has an entry is told of it before his tick is looked at: a grant whose answer was lost used that up itself.
 pub(crate) fn acquire(keys: &Keys, request: &AcquireRequest, value: &[u8], lease: i64, queues: bool) -> Txn {
     let (start, end) = keys.queue(&request.name);
     let own = keys.entry(&request.name, request.owner);
     let put = || TxnOp::put(own.clone(), value, Some(PutOptions::new().with_lease(lease)));
     let head = || TxnOp::get(start.clone(), Some(oldest(end.clone())));
+    let last_tick = || request.tick.map(|_| TxnOp::get(keys.tick(&request.name), None));
+    let known = || [TxnOp::get(own.clone(), None), head()].into_iter().chain(last_tick());
     let theirs = if queues {
         let newest =
             GetOptions::new().with_range(end.clone()).with_sort(SortTarget::Create, SortOrder::Descend).with_limit(2);
@@ -66,34 +85,45 @@ pub(crate) fn acquire(keys: &Keys, request: &AcquireRequest, value: &[u8], lease
         let queue = Txn::new()
             .when([Compare::create_revision(own.clone(), CompareOp::Equal, 0)])
             .and_then([put(), last, TxnOp::get(start.clone(), Some(newest)), head()])
-            .or_else([TxnOp::get(own.clone(), None), head()]);
+            .or_else(known().collect::<Vec<_>>());
         vec![TxnOp::txn(queue)]
     } else {
-        vec![TxnOp::get(own.clone(), None), head()]
+        known().collect()
     };
     // Of no keys at all, etcd compares one that isn't there.
     let nobody = Compare::create_revision(start.clone(), CompareOp::Equal, 0).with_range(end.clone());
-    let take = Txn::new().when([nobody]).and_then([put()]).or_else(theirs);
+    let grant: Vec<_> = [put()].into_iter().chain(tick_put(keys, request)).collect();
+    let take = Txn::new().when([nobody]).and_then(grant).or_else(theirs);
     match request.tick {
         None => take,
-        Some(tick) => {
-            let key = keys.tick(&request.name);
-            Txn::new()
-                .when([is_finished(key.clone(), tick)])
-                .and_then([TxnOp::get(key, None)])
-                .or_else([TxnOp::txn(take)])
-        }
+        Some(tick) => Txn::new()
+            .when([
+                Compare::create_revision(own.clone(), CompareOp::Equal, 0),
+                is_used_up(keys.tick(&request.name), tick),
+            ])
+            .and_then(last_tick().into_iter().collect::<Vec<_>>())
+            .or_else([TxnOp::txn(take)]),
     }
+}
+
+/// What a grant of this wish writes of its tick: only where that wasn't used up, so it never falls.
+fn tick_put(keys: &Keys, request: &AcquireRequest) -> Option<TxnOp> {
+    let last = LastTick { tick: request.used_by_grant()?, owner: Some(request.owner) };
+    Some(TxnOp::put(keys.tick(&request.name), last.write(), None))
 }
 
 /// Reads the answer to [`acquire`].
 pub(crate) fn acquired(answer: &TxnResponse, ticks: bool, queues: bool) -> Result<Found, StoreError> {
-    if ticks {
-        if let Some(tick) = tick_of(answer)? {
-            return Ok(Found::Finished(tick));
-        }
-        return acquired(&only(answer)?, false, queues);
+    if !ticks {
+        return taken(answer, queues);
     }
+    if answer.succeeded() {
+        return Ok(Found::Finished(only_tick(answer)?.tick));
+    }
+    taken(&only(answer)?, queues)
+}
+
+fn taken(answer: &TxnResponse, queues: bool) -> Result<Found, StoreError> {
     if answer.succeeded() {
         return Ok(Found::Put);
     }
@@ -111,19 +141,29 @@ pub(crate) fn acquired(answer: &TxnResponse, ticks: bool, queues: bool) -> Resul
     let (head, _) = got(ops.get(1))?;
     let head = head.into_iter().next().ok_or_else(strange)?;
     Ok(match own.into_iter().next() {
-        Some(own) => Found::Own { own, head },
+        Some(own) => Found::Own { own, head, last: last_tick(&inner, 2)? },
         None => Found::Other { head },
     })
 }
 
-/// Whether this waiter's turn has come by the hand of the one before it; if it can't be told, both entries. Reads only.
-pub(crate) fn ask(keys: &Keys, name: &LockName, own: &[u8], modified: i64, before: (&[u8], i64)) -> Txn {
+/// Whether this waiter's turn has come by the hand of the one before it; if it can't be told, both entries. Either way the
+/// last tick, where one is asked for. Reads only.
+pub(crate) fn ask(
+    keys: &Keys,
+    request: &AcquireRequest,
+    own: &[u8],
+    modified: i64,
+    (before, created): (&[u8], i64),
+) -> Txn {
+    let last_tick = || request.tick.map(|_| TxnOp::get(keys.tick(&request.name), None));
+    let both = [TxnOp::get(own, None), TxnOp::get(before, None)];
     Txn::new()
         .when([
             Compare::mod_revision(own, CompareOp::Equal, modified),
-            Compare::value(keys.mark(name), CompareOp::Equal, before.1.to_string()),
+            Compare::value(keys.mark(&request.name), CompareOp::Equal, created.to_string()),
         ])
-        .or_else([TxnOp::get(own, None), TxnOp::get(before.0, None)])
+        .and_then(last_tick().into_iter().collect::<Vec<_>>())
+        .or_else(both.into_iter().chain(last_tick()).collect::<Vec<_>>())
 }
 
 /// Puts an entry under another lease, if it is as it was.
@@ -134,19 +174,39 @@ pub(crate) fn move_to(own: &[u8], modified: i64, value: &[u8], lease: i64) -> Tx
         .or_else([TxnOp::get(own, None)])
 }
 
-/// The last finished tick, for one whose turn came after he had asked for it.
-pub(crate) fn finished(keys: &Keys, name: &LockName, tick: Tick) -> Txn {
+/// Whether the tick was used up before the turn of one who leaves that to his release. Reads only.
+pub(crate) fn look_at_tick(keys: &Keys, name: &LockName, tick: Tick) -> Txn {
     let key = keys.tick(name);
-    Txn::new().when([is_finished(key.clone(), tick)]).and_then([TxnOp::get(key, None)])
+    Txn::new().when([is_used_up(key.clone(), tick)]).and_then([TxnOp::get(key, None)])
 }
 
-/// Reads the answer to [`finished`].
-pub(crate) fn tick_of(answer: &TxnResponse) -> Result<Option<Tick>, StoreError> {
-    if !answer.succeeded() {
-        return Ok(None);
+/// Reads the answer to [`look_at_tick`].
+pub(crate) fn looked_at(answer: &TxnResponse) -> Result<Turn, StoreError> {
+    Ok(if answer.succeeded() { Turn::Used(only_tick(answer)?) } else { Turn::Open })
+}
+
+/// Uses a tick up by the grant of one whose turn came after he had queued, if his entry is there.
+///
+/// That it is the first isn't compared again, which would read the whole line: nothing comes before an entry that was
+/// the first once.
+pub(crate) fn use_up(keys: &Keys, request: &AcquireRequest, tick: Tick, created: i64) -> Txn {
+    let own = keys.entry(&request.name, request.owner);
+    let key = keys.tick(&request.name);
+    let there =
+        [Compare::create_revision(own.clone(), CompareOp::Equal, created), Compare::value(own, CompareOp::Less, LIVE)];
+    let put: Vec<_> = tick_put(keys, request).into_iter().collect();
+    let open = Txn::new().when(there.clone()).and_then(put);
+    let mut used = there.to_vec();
+    used.push(is_used_up(key.clone(), tick));
+    Txn::new().when(used).and_then([TxnOp::get(key, None)]).or_else([TxnOp::txn(open)])
+}
+
+/// Reads the answer to [`use_up`].
+pub(crate) fn used_up(answer: &TxnResponse) -> Result<Turn, StoreError> {
+    if answer.succeeded() {
+        return Ok(Turn::Used(only_tick(answer)?));
     }
-    let tick = gets(answer)?.into_iter().flatten().next().and_then(|tick| tick.value_str().ok()?.parse().ok());
-    Ok(Some(Tick(tick.ok_or_else(strange)?)))
+    Ok(if only(answer)?.succeeded() { Turn::Open } else { Turn::Gone })
 }
 
 /// What a release does.
@@ -173,8 +233,8 @@ impl Release<'_> {
         };
         if let Some(tick) = self.done {
             let key = keys.tick(self.name);
-            let put = TxnOp::put(key.clone(), decimal(tick), None);
-            ops.push(TxnOp::txn(Txn::new().when([is_finished(key, tick)]).or_else([put])));
+            let put = TxnOp::put(key.clone(), LastTick { tick, owner: None }.write(), None);
+            ops.push(TxnOp::txn(Txn::new().when([is_used_up(key, tick)]).or_else([put])));
         }
         let grant = match self.created {
             Some(created) => Compare::create_revision(own.clone(), CompareOp::Equal, created),
@@ -211,22 +271,21 @@ pub(crate) fn oldest(end: Vec<u8>) -> GetOptions {
     GetOptions::new().with_range(end).with_sort(SortTarget::Create, SortOrder::Ascend).with_limit(1)
 }
 
-/// Numbers of one length, so that their order is that of their digits.
-fn decimal(Tick(micros): Tick) -> String {
-    format!("{micros:020}")
-}
-
-fn is_finished(key: Vec<u8>, Tick(micros): Tick) -> Compare {
-    match micros.checked_sub(1) {
-        Some(before) => Compare::value(key, CompareOp::Greater, decimal(Tick(before))),
-        None => Compare::create_revision(key, CompareOp::Greater, 0),
-    }
-}
-
 /// What each read of an answer found.
 pub(crate) fn gets(answer: &TxnResponse) -> Result<Vec<Option<KeyValue>>, StoreError> {
     let found = |op: &TxnOpResponse| Ok(got(Some(op))?.0.into_iter().next());
     answer.op_responses().iter().map(found).collect()
+}
+
+/// The last tick, where the read at this place of an answer found one.
+pub(crate) fn last_tick(answer: &TxnResponse, at: usize) -> Result<Option<LastTick>, StoreError> {
+    let last = gets(answer)?.into_iter().nth(at).flatten();
+    last.map(|last| LastTick::read(last.value())).transpose()
+}
+
+/// The last tick that an answer of nothing else tells.
+fn only_tick(answer: &TxnResponse) -> Result<LastTick, StoreError> {
+    last_tick(answer, 0)?.ok_or_else(strange)
 }
 
 fn got(op: Option<&TxnOpResponse>) -> Result<(Vec<KeyValue>, i64), StoreError> {
