@@ -26,7 +26,8 @@ use crate::{
     row::{self, Row},
 };
 
-/// The version of `schema.sql`.
+/// The version of `schema.sql`. It doesn't rise for a column that older programs can do without: a fleet isn't upgraded
+/// at one stroke, and each run of the command opens the file anew.
 const SCHEMA_VERSION: i64 = 1;
 
 /// How long opening waits before it asks again: changing a file to WAL is refused at once while others use it.
@@ -204,13 +205,15 @@ impl Database {
 async fn prepare(writer: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
     let failed = |error| before_commit(error, path);
     let look = sqlx::query_as(include_str!("sql/look.sql"));
-    let (encoding, mode, has_schema, has_locks): (String, String, bool, bool) =
+    let (encoding, mode, has_schema, has_locks, has_last_tick): (String, String, bool, bool, bool) =
         look.fetch_one(&mut *writer).await.map_err(failed)?;
     if encoding != "UTF-8" {
         let what = format!("{} is a database in {encoding}; name one in UTF-8, or another file", quoted(path));
         return Err(StoreError::refused(ErrorKind::NotReady, what));
     }
-    if has_schema {
+    if has_schema && has_locks && !has_last_tick {
+        upgrade(writer, path).await?;
+    } else if has_schema {
         check_schema(writer, path).await?;
     } else if has_locks {
         return Err(not_ours(path));
@@ -230,6 +233,19 @@ async fn prepare(writer: &mut SqliteConnection, path: &Path) -> Result<(), Store
         check_schema(writer, path).await?;
     }
     Ok(())
+}
+
+/// Adds what a file of an earlier program lacks. Nothing is changed if it turns out not to be ours.
+async fn upgrade(writer: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
+    let failed = |error| before_commit(error, path);
+    let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
+    // Another process may have been faster.
+    let look = sqlx::query_scalar(include_str!("sql/has_last_tick.sql"));
+    if !look.fetch_one(&mut *transaction).await.map_err(failed)? {
+        sqlx::raw_sql(include_str!("sql/last_tick.sql")).execute(&mut *transaction).await.map_err(failed)?;
+    }
+    check_schema(&mut transaction, path).await?;
+    transaction.commit().await.map_err(failed)
 }
 
 /// A schema that isn't ours is told now and not at the first acquire.

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lock_core::{
-    AcquireRequest, Acquired, FencingToken, Held, LockName, Moment, Record, ReleaseRequest, Released, RenewRequest,
-    Renewed, StoreError, Verdict,
+    AcquireRequest, Acquired, FencingToken, LockName, Moment, Record, ReleaseRequest, Released, RenewRequest, Renewed,
+    StoreError, Verdict,
 };
 
 /// Some locks' records as read at one moment, and the changes decided since.
@@ -39,11 +39,12 @@ impl Ledger {
         verdict.answer
     }
 
-    /// The refusal, if the lock is somebody else's; `None` if it is worth asking for under the write lock.
-    pub(crate) fn refusal(&self, request: &AcquireRequest) -> Result<Option<Held>, StoreError> {
+    /// The refusal, if the lock is somebody else's or the tick was used up, which it stays; `None` if it is worth asking
+    /// for under the write lock.
+    pub(crate) fn refusal(&self, request: &AcquireRequest) -> Result<Option<Acquired>, StoreError> {
         let before = self.record(&request.name)?;
         Ok(match Record::acquire(before, request, self.now, self.wall_micros).answer {
-            Acquired::Held(held) => Some(held),
+            refusal @ (Acquired::Held(_) | Acquired::Finished(_)) => Some(refusal),
             _ => None,
         })
     }
@@ -67,7 +68,8 @@ impl Ledger {
         Ok(answer)
     }
 
-    /// Also mends a record that can't be understood: its next token comes from the wall clock.
+    /// Also mends a record that can't be understood: its next token comes from the wall clock, and its last tick stays if
+    /// that one could be read (`write.sql`).
     pub(crate) fn force_release(&mut self, name: &LockName) -> bool {
         let verdict = match self.record(name) {
             Ok(before) => Record::force_release(before, self.now),

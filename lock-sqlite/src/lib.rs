@@ -22,7 +22,10 @@
 //! - An acquire that is refused only reads. Waiting costs nothing: whoever frees a lock sets the file's times after its
 //!   commit, and the kernel tells the waiting processes (inotify). Where that can't be had,
 //!   [`Capabilities::wake`](lock_core::Capabilities::wake) says `Poll`.
-//! - Records of idle locks are swept after a retention.
+//! - Ticks ([`AcquireRequest::tick`](lock_core::AcquireRequest)): the last one that was used up stands in the lock's record
+//!   and is read, judged and written with the rest of it. Who is told that a tick was used up only reads.
+//! - Records of idle locks are swept after a retention, and their last ticks with them: a tick is known for as long as the
+//!   token is.
 //!
 //! # What it can't do
 //! - Several hosts: a file on a network file system is refused where it can be told.

@@ -87,9 +87,9 @@ fn single<A>(answers: Vec<Result<A, StoreError>>) -> Result<A, StoreError> {
     answers.into_iter().next().unwrap_or_else(none)
 }
 
-/// A waiter that is refused takes no write lock: twenty processes may wait for one file.
+/// Who is refused takes no write lock: twenty processes may wait for one file, or ask for one tick.
 fn refused_by_a_look(ledger: &Ledger, request: &AcquireRequest) -> Option<Result<Acquired, StoreError>> {
-    ledger.refusal(request).map(|held| held.map(Acquired::Held)).transpose()
+    ledger.refusal(request).transpose()
 }
 
 /// The first text that sorts after everything that begins with `prefix`; `None` if there is no such text.

@@ -53,6 +53,7 @@ impl Store {
         };
         capabilities.wake = if wake::events_can_be_had() { Wake::Event } else { Wake::Poll(wake::POLL_EVERY) };
         capabilities.minimum_hold = KeptBy::Store;
+        capabilities.ticks = true;
         capabilities.grouping = Some(GROUP);
         Ok(Self {
             // The kernel names the file by its own directory, whatever links led to it.

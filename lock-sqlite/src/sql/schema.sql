@@ -15,13 +15,16 @@ CREATE TABLE IF NOT EXISTS leasehold_locks (
     -- Who holds it, as JSON, for people: it decides nothing.
     holder      TEXT    CHECK (length(holder) <= 8192),
     -- The lease's end on the wall clock, in microseconds since 1970: only for sweeping idle records.
-    ends_micros INTEGER NOT NULL
+    ends_micros INTEGER NOT NULL,
+    -- The last scheduled time that was used up, in microseconds since 1970. It stays as the token does.
+    last_tick   INTEGER CHECK (last_tick BETWEEN 0 AND 9007199254740991)
 ) STRICT, WITHOUT ROWID;
 
 -- So that a sweep touches only what it deletes.
 CREATE INDEX IF NOT EXISTS leasehold_locks_ends ON leasehold_locks (ends_micros);
 
--- The version of this schema. PRAGMA user_version is left alone: it belongs to the application whose file this may be.
+-- The version of this schema: it rises when programs that know an older one must stay away, and not for a column that
+-- they can do without (last_tick). PRAGMA user_version is left alone: it belongs to the application whose file this may be.
 CREATE TABLE IF NOT EXISTS leasehold_schema (
     only    INTEGER NOT NULL PRIMARY KEY CHECK (only = 1),
     version INTEGER NOT NULL
