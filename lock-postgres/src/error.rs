@@ -6,14 +6,16 @@ use lock_core::{Applied, ErrorKind, StoreError};
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
 /// `lock_timeout` ran out.
-const LOCK_NOT_AVAILABLE: &str = "55P03";
+pub(crate) const LOCK_NOT_AVAILABLE: &str = "55P03";
+
+const UNDEFINED_COLUMN: &str = "42703";
 
 /// What to do about a failed attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Remedy {
     /// The connection broke, or the server is ending it. The statement may have been applied.
     Reconnect,
-    /// The table or its schema is gone. Not applied.
+    /// The table, its schema or a column is gone: somebody dropped it, or put back what an earlier version made. Not applied.
     CreateSchema,
     /// Another transaction was in the way. Not applied.
     TryAgain,
@@ -43,7 +45,7 @@ pub(crate) fn remedy(error: &sqlx::Error) -> Remedy {
     match answered(error) {
         Some(answer) if ends_session(answer) => Remedy::Reconnect,
         Some(answer) => match answer.code() {
-            "42P01" | "3F000" => Remedy::CreateSchema,
+            "42P01" | "3F000" | UNDEFINED_COLUMN => Remedy::CreateSchema,
             "40001" | "40P01" => Remedy::TryAgain,
             _ => Remedy::None,
         },
@@ -148,7 +150,7 @@ fn explain(answer: &PgDatabaseError) -> (ErrorKind, String) {
         ),
         _ if code.starts_with("28") => (ErrorKind::Denied, format!("the server refused the login: {said}")),
         "3D000" => (ErrorKind::NotReady, format!("{said}: create the database first, or correct its name")),
-        "42P01" | "3F000" => (ErrorKind::NotReady, crate::schema::missing(said)),
+        "42P01" | "3F000" | UNDEFINED_COLUMN => (ErrorKind::NotReady, crate::schema::missing(said)),
         "25006" => {
             (ErrorKind::NotReady, format!("{said}: this is a read-only server or role; connect to the primary server"))
         }

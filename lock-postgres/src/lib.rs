@@ -18,6 +18,11 @@
 //! says so. Tokens rise even if the table is dropped, as long as the server's clock goes on. Waiters are woken by
 //! `NOTIFY`, which is sent only for locks that somebody waits for.
 //!
+//! Ticks ([`AcquireRequest::tick`](lock_core::AcquireRequest)) are judged by the same statements: the last one that was used
+//! up stands in the lock's row, as durable as the grant, and is kept as long as the token. A release that says
+//! [`done`](lock_core::ReleaseRequest::done) waits for the disk, which others don't. A table of a version before ticks gets
+//! the column at the connect, by a role that owns it; else the error says what the administrator is to run.
+//!
 //! # Connections
 //!
 //! It opens up to four connections of its own ([`Builder::connections`]) and one more to `LISTEN` while somebody
@@ -40,7 +45,7 @@
 //! - Without synchronous replication a fail-over may lose the last grants: two may then believe until the
 //!   first one's next renewal, and tokens still rise if the clocks of the two servers agree.
 //! - The server's wall clock decides. It may step by up to the grace ([`Builder::grace`]).
-//! - No shared locks, semaphores, queueing in order or ticks yet.
+//! - No shared locks, semaphores or queueing in order yet.
 
 pub use sqlx;
 

@@ -145,9 +145,9 @@ impl Runner {
         }
     }
 
-    /// Somebody dropped the schema. The tokens rise all the same, by the clock.
+    /// Somebody dropped the schema, or an earlier version made it anew. The tokens rise all the same, by the clock.
     async fn create_again(&self) -> Result<(), StoreError> {
-        tracing::warn!(schema = self.schema.as_str(), "the table of locks is gone; creating it again");
+        tracing::warn!(schema = self.schema.as_str(), "the table of locks or a part of it is gone; creating it again");
         let mut connection = self.connections.connect().await?;
         let server = Server::probe(&mut connection, &self.schema, self.connections.session.settings()).await?;
         server.ensure_table(&mut connection, &self.schema, self.may_create).await

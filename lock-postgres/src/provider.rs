@@ -10,9 +10,9 @@ use std::{
 
 use async_trait::async_trait;
 use lock_core::{
-    AcquireRequest, Acquired, Capabilities, ErrorKind, Grant, Held, KeptBy, ListRequest, Listener, LockName,
-    LockProvider, LockStatus, Operation, OwnerId, ReleaseRequest, Released, RenewRequest, Renewed, StoreError, Waiting,
-    Wake, WakeHub, Watch, in_waves,
+    AcquireRequest, Acquired, Capabilities, ErrorKind, KeptBy, ListRequest, Listener, LockName, LockProvider,
+    LockStatus, Operation, OwnerId, ReleaseRequest, Released, RenewRequest, Renewed, StoreError, Waiting, Wake,
+    WakeHub, Watch, in_waves,
 };
 use sqlx::{
     Arguments, Encode, Postgres, Type,
@@ -109,6 +109,7 @@ impl PostgresLocks {
         // Who listens is a session of the server's, which a pooler gives to somebody else.
         capabilities.wake = if session.is_pooled() { Wake::Poll(settings.poll_interval) } else { Wake::Event };
         capabilities.minimum_hold = KeptBy::Store;
+        capabilities.ticks = true;
         capabilities.grouping = NonZeroUsize::new(MOST);
         Ok(Self {
             inner: Arc::new(Inner {
@@ -133,6 +134,11 @@ impl Inner {
         bind(&mut arguments, asked.iter().map(|request| waiting_micros(request.waiting)).collect::<Vec<_>>())?;
         bind(&mut arguments, asked.iter().map(|request| holder_json(request)).collect::<Result<Vec<_>, _>>()?)?;
         bind(&mut arguments, rows::micros(self.grace))?;
+        bind(&mut arguments, ticks_json(asked)?)?;
+        bind(
+            &mut arguments,
+            asked.iter().map(|request| request.used_by_grant().map(rows::tick_value)).collect::<Vec<_>>(),
+        )?;
         if let Some(first) = asked.first() {
             self.sweeper.look(&self.runner, first.owner);
         }
@@ -146,17 +152,7 @@ impl Inner {
         found.extend(touched);
         let answer = |request: &&AcquireRequest| {
             let row = found.get(request.name.as_str()).ok_or_else(|| rows::corrupt("the answer left a lock out"))?;
-            if column::<Option<&str>>(row, "owner")?.is_some_and(|owner| owner.parse().ok() == Some(request.owner)) {
-                let token = rows::token(column(row, "token")?)?;
-                return Ok(Acquired::Granted(Grant::new(token, whole_micros(request.ttl))));
-            }
-            let holder = column::<Option<&str>>(row, "holder")?;
-            Ok(Acquired::Held(Held {
-                // A hint: that somebody holds it is known even if who it is can't be read.
-                holder: holder.map(|json| rows::holder(Some(json)).unwrap_or_default()),
-                remaining: column::<Option<i64>>(row, "remaining")?.map(rows::span),
-                position: None,
-            }))
+            rows::acquired(request, row)
         };
         Ok(asked.iter().map(answer).collect())
     }
@@ -172,7 +168,7 @@ impl Inner {
         let held = by_name(&done.rows)?;
         let answer = |request: &&RenewRequest| {
             Ok(if held.contains_key(request.name.as_str()) {
-                Renewed::Held(whole_micros(request.ttl))
+                Renewed::Held(rows::whole_micros(request.ttl))
             } else {
                 Renewed::Lost
             })
@@ -181,8 +177,9 @@ impl Inner {
     }
 
     async fn release_wave(&self, asked: &[&ReleaseRequest]) -> Result<Vec<Result<Released, StoreError>>, StoreError> {
-        // Undone by a crash, a lock that was to stay taken beyond its lease could be had too early.
-        let durable = asked.iter().any(|request| !request.keep_for.is_zero());
+        // Undone by a crash, a lock that was to stay taken beyond its lease could be had too early, and work that is done
+        // would be done again.
+        let durable = asked.iter().any(|request| !request.keep_for.is_zero() || request.done.is_some());
         let tokens = asked.iter().map(|request| request.token.map(rows::token_value)).collect::<Vec<_>>();
         let mut arguments = PgArguments::default();
         bind(&mut arguments, names(asked.iter().map(|request| &request.name)))?;
@@ -190,6 +187,7 @@ impl Inner {
         bind(&mut arguments, tokens)?;
         bind(&mut arguments, asked.iter().map(|request| rows::micros(request.keep_for)).collect::<Vec<_>>())?;
         bind(&mut arguments, durable)?;
+        bind(&mut arguments, asked.iter().map(|request| request.done.map(rows::tick_value)).collect::<Vec<_>>())?;
         let done = self.runner.run(&self.statements.release, arguments).await?;
         let released = by_name(&done.rows)?;
         let mut wanted = HashSet::new();
@@ -359,17 +357,23 @@ fn holder_json(request: &AcquireRequest) -> Result<String, StoreError> {
         .map_err(|error| StoreError::refused(ErrorKind::Other, "the holder can't be written").caused_by(error))
 }
 
+/// The ticks that are asked for, by the locks' names; `None` if there are none.
+fn ticks_json(asked: &[&AcquireRequest]) -> Result<Option<String>, StoreError> {
+    let with = |request: &&AcquireRequest| Some((request.name.as_str().to_owned(), request.tick?.0.into()));
+    let ticks: serde_json::Map<_, _> = asked.iter().filter_map(with).collect();
+    if ticks.is_empty() {
+        return Ok(None);
+    }
+    let json = serde_json::to_string(&ticks);
+    json.map(Some).map_err(|error| StoreError::refused(ErrorKind::Other, "ticks can't be written").caused_by(error))
+}
+
 fn waiting_micros(waiting: Waiting) -> i64 {
     match waiting {
         Waiting::Wake(span) => rows::micros(span.min(LONGEST_MARK)),
         // The check of the request has refused those who want to queue.
         _ => 0,
     }
-}
-
-/// What the server keeps of a ttl; it counts in whole microseconds.
-fn whole_micros(ttl: Duration) -> Duration {
-    rows::span(rows::micros(ttl))
 }
 
 fn by_name(rows: &[PgRow]) -> Result<HashMap<&str, &PgRow>, StoreError> {

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use lock_core::{ErrorKind, FencingToken, HolderInfo, Holding, LockName, LockState, LockStatus, OwnerId, StoreError};
+use lock_core::{
+    AcquireRequest, Acquired, ErrorKind, FencingToken, Grant, Held, HolderInfo, Holding, LockName, LockState,
+    LockStatus, OwnerId, StoreError, Tick,
+};
 use sqlx::{Decode, Postgres, Row, Type, postgres::PgRow};
 
 /// A column, by its name in the statement.
@@ -22,6 +25,11 @@ pub(crate) fn token_value(token: FencingToken) -> i64 {
     i64::try_from(token.get()).unwrap_or(i64::MAX)
 }
 
+/// As a server's number; the check of a request has refused what is none.
+pub(crate) fn tick_value(Tick(micros): Tick) -> i64 {
+    i64::try_from(micros).unwrap_or(i64::MAX)
+}
+
 pub(crate) fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
@@ -36,6 +44,37 @@ pub(crate) fn holder(json: Option<&str>) -> Result<HolderInfo, StoreError> {
     serde_json::from_str::<HolderInfo>(json)
         .map(HolderInfo::bounded)
         .map_err(|error| corrupt("the holder can't be read").caused_by(error))
+}
+
+/// What the server keeps of a ttl; it counts in whole microseconds.
+pub(crate) fn whole_micros(ttl: Duration) -> Duration {
+    span(micros(ttl))
+}
+
+/// What a row of `acquire.sql` says to the request for its lock.
+pub(crate) fn acquired(request: &AcquireRequest, row: &PgRow) -> Result<Acquired, StoreError> {
+    if column::<Option<&str>>(row, "owner")?.is_some_and(|owner| owner.parse().ok() == Some(request.owner)) {
+        let token = token(column(row, "token")?)?;
+        return Ok(Acquired::Granted(Grant::new(token, whole_micros(request.ttl))));
+    }
+    if let Some(asked) = request.tick {
+        let used_up = column::<Option<i64>>(row, "last_tick")?.filter(|last| *last >= tick_value(asked));
+        if let Some(last) = used_up.map(tick).transpose()? {
+            return Ok(Acquired::Finished(last));
+        }
+    }
+    let by = column::<Option<&str>>(row, "holder")?;
+    Ok(Acquired::Held(Held {
+        // A hint: that somebody holds it is known even if who it is can't be read.
+        holder: by.map(|json| holder(Some(json)).unwrap_or_default()),
+        remaining: column::<Option<i64>>(row, "remaining")?.map(span),
+        position: None,
+    }))
+}
+
+fn tick(micros: i64) -> Result<Tick, StoreError> {
+    let tick = u64::try_from(micros).ok().map(Tick).filter(|tick| *tick <= Tick::MAX);
+    tick.ok_or_else(|| corrupt("the last tick is none that there is; set last_tick to NULL"))
 }
 
 /// A row of `inspect.sql` or `list.sql`.

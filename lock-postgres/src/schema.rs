@@ -1,14 +1,21 @@
 //! The schema: found, checked, and created when it isn't there.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use lock_core::{Applied, Durability, ErrorKind, StoreError};
 use sqlx::{AssertSqlSafe, PgConnection, Row, postgres::PgRow};
 
-use crate::{error, rows, statements::Schema};
+use crate::{
+    error::{self, LOCK_NOT_AVAILABLE},
+    rows,
+    statements::Schema,
+};
 
-/// What marks a table of ours in this version; `table.sql` writes it.
+/// What marks a table of ours that this version can use; `table.sql` writes it.
 const VERSION_COMMENT: &str = "leasehold locks, version 1";
+
+/// How often a column is tried to be added to a table that somebody's transaction uses; between them others have their turn.
+const ATTEMPTS_AT_THE_TABLE: u32 = 5;
 
 /// PostgreSQL 12 brought `AS MATERIALIZED`.
 const OLDEST_SERVER: i32 = 120_000;
@@ -24,7 +31,13 @@ pub(crate) fn ddl(schema: &Schema) -> String {
 fn script(schema: &Schema, with_schema: bool) -> String {
     let lock = include_str!("sql/ddl_lock.sql");
     let create_schema = if with_schema { include_str!("sql/schema.sql") } else { "" };
-    [lock, create_schema, include_str!("sql/table.sql")].map(|part| schema.qualify(part)).join("\n")
+    let table = include_str!("sql/table.sql");
+    [lock, create_schema, table, include_str!("sql/columns.sql")].map(|part| schema.qualify(part)).join("\n")
+}
+
+/// The statements that add to a table of an earlier version what it lacks. They need its owner, and no right to create.
+fn upgrade(schema: &Schema) -> String {
+    [include_str!("sql/ddl_lock.sql"), include_str!("sql/columns.sql")].map(|part| schema.qualify(part)).join("\n")
 }
 
 /// The sentence for a schema that isn't there.
@@ -39,6 +52,8 @@ pub(crate) struct Server {
     has_schema: bool,
     has_table: bool,
     table_comment: Option<String>,
+    /// Whether it has the column that came later.
+    has_ticks: bool,
     /// Whether the settings we asked for are in force.
     as_asked: bool,
     /// How old the server's session is, in microseconds.
@@ -75,6 +90,7 @@ impl Server {
             has_schema: column(&found, "has_schema")?,
             has_table: column(&found, "has_table")?,
             table_comment: column(&found, "table_comment")?,
+            has_ticks: column(&found, "has_ticks")?,
             as_asked: column(&found, "as_asked")?,
             session_age: column(&found, "session_age")?,
         })
@@ -92,7 +108,7 @@ impl Server {
         !self.as_asked || rows::span(self.session_age) > connecting + OLDER
     }
 
-    /// Makes sure that the table is there in the right version; creates it if it may.
+    /// Makes sure that the table is there in the right version; creates it, or adds what it lacks, if it may.
     ///
     /// # Errors
     /// [`ErrorKind::NotReady`] with what to do.
@@ -103,13 +119,21 @@ impl Server {
         may_create: bool,
     ) -> Result<(), StoreError> {
         if self.has_table {
-            return self.check_version(schema);
+            self.check_version(schema)?;
+            if self.has_ticks {
+                return Ok(());
+            }
         }
+        let quoted = format!("\"{}\"", schema.as_str());
+        let (lacking, statements) = if self.has_table {
+            (format!("the table locks in the schema {quoted} lacks the column last_tick"), upgrade(schema))
+        } else {
+            (format!("there is no table locks in the schema {quoted}"), script(schema, !self.has_schema))
+        };
         if !may_create {
-            let said = format!("there is no table locks in the schema \"{}\"", schema.as_str());
-            return Err(StoreError::refused(ErrorKind::NotReady, missing(&said)));
+            return Err(StoreError::refused(ErrorKind::NotReady, missing(&lacking)));
         }
-        self.create(connection, schema).await?;
+        execute(connection, &statements, &lacking).await?;
         // Another version may have been faster.
         Self::probe(connection, schema, &[]).await?.check_version(schema)
     }
@@ -127,24 +151,37 @@ impl Server {
             ),
         ))
     }
+}
 
-    async fn create(&self, connection: &mut PgConnection, schema: &Schema) -> Result<(), StoreError> {
-        // Several statements sent as one are one transaction, and leave none open when one of them fails. Whoever creates it
-        // at the same time, as twenty processes of one fleet may, is waited for longer than for a lock's row.
-        let patient = "SELECT set_config('lock_timeout', '0', true);";
-        let script = format!("{patient}\n{}", script(schema, !self.has_schema));
-        let created = sqlx::raw_sql(AssertSqlSafe(script)).execute(connection).await;
-        match created {
-            Ok(_) => Ok(()),
-            Err(error) if error::answered(&error).is_some_and(|answer| answer.code() == "42501") => {
-                let said = format!("the role may not create the schema \"{}\" or its table", schema.as_str());
-                Err(StoreError::refused(ErrorKind::NotReady, missing(&said)).caused_by(error))
+/// Runs statements that create what is lacking.
+async fn execute(connection: &mut PgConnection, statements: &str, lacking: &str) -> Result<(), StoreError> {
+    // Several statements sent as one are one transaction, and leave none open when one of them fails. Whoever creates it
+    // at the same time, as twenty processes of one fleet may, is waited for longer than for a lock's row.
+    let patient = "SELECT set_config('lock_timeout', '0', true);";
+    let script: Arc<str> = format!("{patient}\n{statements}").into();
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let done = sqlx::raw_sql(AssertSqlSafe(Arc::clone(&script))).execute(&mut *connection).await;
+        let Err(error) = done else { return Ok(()) };
+        let code = error::answered(&error).map_or("", |answer| answer.code());
+        return Err(match code {
+            LOCK_NOT_AVAILABLE if attempts < ATTEMPTS_AT_THE_TABLE => continue,
+            LOCK_NOT_AVAILABLE => {
+                let message = format!(
+                    "{lacking}, and another transaction keeps the table from being changed; look for it in pg_stat_activity, and try again"
+                );
+                StoreError::refused(ErrorKind::Contention, message).caused_by(error)
             }
-            Err(error) => {
+            "42501" => {
+                let said = format!("{lacking}, and this role may not create it");
+                StoreError::refused(ErrorKind::NotReady, missing(&said)).caused_by(error)
+            }
+            _ => {
                 let applied = error::applied(&error);
-                Err(error::of_statement(error, applied))
+                error::of_statement(error, applied)
             }
-        }
+        });
     }
 }
 
@@ -180,6 +217,7 @@ mod tests {
             has_schema: true,
             has_table: true,
             table_comment: None,
+            has_ticks: true,
             as_asked,
             session_age,
         };

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Place, again, give_back, seconds, take};
-use lock_core::{Durability, LockProvider, Released};
+use lock_core::{Durability, LockProvider, Released, Tick};
 use lock_postgres::PostgresLocks;
 
 /// Notes the setting that is in force when a transaction commits: a deferred trigger runs just before.
@@ -46,6 +46,9 @@ async fn grants_commit_synchronously_whatever_the_role_is_set_to() {
         let mut kept = give_back(&request, grant);
         kept.keep_for = seconds(60);
         assert_eq!(locks.release(&kept).await.unwrap(), Released::Released);
+        let (request, grant) = take(&locks, "y").await;
+        let done = lock_core::ReleaseRequest { done: Some(Tick(5)), ..give_back(&request, grant) };
+        assert_eq!(locks.release(&done).await.unwrap(), Released::Released);
 
         let seen: Vec<(String, String)> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
             "SELECT operation, level FROM \"{}\".seen ORDER BY at",
@@ -61,6 +64,9 @@ async fn grants_commit_synchronously_whatever_the_role_is_set_to() {
             ("release", "off"),
             ("grant", for_grants),
             // It must not be undone by a crash: nothing else keeps the lock taken.
+            ("release", for_grants),
+            ("grant", for_grants),
+            // Nor must the end of work that is to be done once.
             ("release", for_grants),
         ];
         assert_eq!(seen, expected, "{setting}");

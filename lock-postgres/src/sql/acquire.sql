@@ -1,7 +1,9 @@
 -- Hands out locks that can be had; says of the others who has them. One row for each name as it was found, and another
--- (touched) if it was changed: it is the asker's if its owner is the asker.
+-- (touched) if it was changed: it is the asker's if its owner is the asker, and else its tick was used up if it isn't
+-- after the last one.
 -- $1 names, all different; $2 owners; $3 ttls and $4 waiting times in microseconds (0: doesn't wait); $5 holders as JSON
--- $6 the grace in microseconds
+-- $6 the grace in microseconds; $7 ticks by name, as one JSON object of those that ask for one, or NULL if none does
+-- $8 the ticks that their grants use up, NULL where they don't
 --
 -- Times are clock_timestamp(), never now(): this statement may have waited for a row, and the start of its
 -- transaction lies before the wait.
@@ -12,14 +14,21 @@ WITH durable AS MATERIALIZED (
         ELSE current_setting('synchronous_commit')
     END AS level
 ),
+ticks AS MATERIALIZED (
+    -- Where a row conflicts nothing is seen of what was asked but columns: there a tick is looked up. Read once.
+    SELECT $7::text::jsonb AS by_name
+),
 asked AS MATERIALIZED (
     SELECT
         a.name COLLATE "C" AS name,
         a.owner,
         a.ttl * interval '1 microsecond' AS ttl,
         a.wait * interval '1 microsecond' AS wait,
-        a.holder::jsonb AS holder
-    FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::text[]) AS a (name, owner, ttl, wait, holder)
+        a.holder::jsonb AS holder,
+        ((SELECT by_name FROM ticks) ->> a.name)::bigint AS tick,
+        a.uses
+    FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::text[], $8::bigint[])
+        AS a (name, owner, ttl, wait, holder, uses)
     CROSS JOIN durable
     WHERE durable.level IS NOT NULL  -- The planner drops what nobody reads.
 ),
@@ -29,27 +38,32 @@ known AS MATERIALIZED (
         asked.*,
         l.name IS NULL OR l.free_at <= clock_timestamp() AS free,
         l.owner = asked.owner AND l.expires_at > clock_timestamp() AS mine,
+        coalesce(l.last_tick >= asked.tick, false) AS used_up,
         -- A mark that is there already is not made again.
         asked.wait > interval '0'
             AND (l.wanted_until IS NULL OR l.wanted_until < clock_timestamp() + asked.wait) AS mark,
         l.free_at,
+        l.last_tick,
         CASE WHEN l.owner IS NOT NULL AND l.expires_at > clock_timestamp() THEN l.holder END AS held_by
     FROM asked
     LEFT JOIN {{locks}} AS l ON l.name = asked.name
     ORDER BY asked.name
 ),
 taken AS (
-    INSERT INTO {{locks}} AS l (name, owner, token, granted_at, expires_at, free_at, wanted_until, holder)
+    INSERT INTO {{locks}} AS l (name, owner, token, granted_at, expires_at, free_at, wanted_until, holder, last_tick)
     SELECT
         name, owner, floor(extract(epoch FROM at) * 1000000)::bigint,
         -- Two differences carry the ttl and the waiting time of each name into the part below, which sees
         -- nothing but columns: expires_at - granted_at, and granted_at - wanted_until (in the past: nobody waits).
-        at, at + ttl, at + ttl + $6::bigint * interval '1 microsecond', at - wait, holder
+        at, at + ttl, at + ttl + $6::bigint * interval '1 microsecond', at - wait, holder, uses
     FROM (
-        -- Who is refused by what was there when the statement began writes nothing, not even a lock on the row.
-        SELECT *, clock_timestamp() AS at FROM known WHERE free OR mine OR mark OFFSET 0
+        -- Who is refused by what was there when the statement began writes nothing, not even a lock on the row. A tick
+        -- that was used up stays so, and is told of whoever doesn't ask again for what is his.
+        SELECT *, clock_timestamp() AS at FROM known WHERE mine OR ((free OR mark) AND NOT used_up) OFFSET 0
     ) AS wanted
-    ON CONFLICT (name) DO UPDATE SET (owner, token, granted_at, expires_at, free_at, wanted_until, holder) = (
+    ON CONFLICT (name) DO UPDATE SET (
+        owner, token, granted_at, expires_at, free_at, wanted_until, holder, last_tick
+    ) = (
         -- Evaluated once the row is locked, by one look at the clock.
         SELECT
             CASE WHEN free THEN excluded.owner ELSE l.owner END,
@@ -57,24 +71,34 @@ taken AS (
             CASE WHEN free THEN at ELSE l.granted_at END,
             CASE WHEN free THEN at + ttl WHEN mine THEN greatest(l.expires_at, at + ttl) ELSE l.expires_at END,
             CASE WHEN free THEN at + ttl + grace WHEN mine THEN greatest(l.free_at, at + ttl + grace) ELSE l.free_at END,
-            CASE WHEN free OR mine OR wait <= interval '0' THEN l.wanted_until ELSE greatest(l.wanted_until, at + wait) END,
-            CASE WHEN free THEN excluded.holder ELSE l.holder END
+            CASE WHEN free OR mine OR used_up OR wait <= interval '0' THEN l.wanted_until
+                ELSE greatest(l.wanted_until, at + wait) END,
+            CASE WHEN free THEN excluded.holder ELSE l.holder END,
+            CASE WHEN free THEN greatest(l.last_tick, excluded.last_tick) ELSE l.last_tick END
         FROM (
             SELECT
                 at,
-                l.free_at <= at AS free,
+                used_up,
+                l.free_at <= at AND NOT used_up AS free,
                 l.owner = excluded.owner AND l.expires_at > at AS mine,
                 excluded.expires_at - excluded.granted_at AS ttl,
                 excluded.free_at - excluded.expires_at AS grace,
                 excluded.granted_at - excluded.wanted_until AS wait
-            FROM (SELECT clock_timestamp() AS at OFFSET 0) AS look
+            FROM (
+                SELECT
+                    clock_timestamp() AS at,
+                    coalesce(l.last_tick >= ((SELECT by_name FROM ticks) ->> l.name)::bigint, false) AS used_up
+                OFFSET 0
+            ) AS look
             OFFSET 0
         ) AS seen
     )
     WHERE l.free_at <= clock_timestamp()
         OR (l.owner = excluded.owner AND l.expires_at > clock_timestamp())
         OR excluded.wanted_until < excluded.granted_at
-    RETURNING l.name, l.owner, l.token, l.expires_at, l.free_at, l.holder
+        -- Used up since the statement began: the row changes in nothing, but is told as it is now.
+        OR l.last_tick >= ((SELECT by_name FROM ticks) ->> l.name)::bigint
+    RETURNING l.name, l.owner, l.token, l.expires_at, l.free_at, l.holder, l.last_tick
 )
 SELECT
     true AS touched,
@@ -82,7 +106,8 @@ SELECT
     CASE WHEN taken.expires_at > clock_timestamp() THEN taken.owner END::text AS owner,
     taken.token,
     CASE WHEN taken.owner IS NOT NULL AND taken.expires_at > clock_timestamp() THEN taken.holder END::text AS holder,
-    floor(extract(epoch FROM taken.free_at - clock_timestamp()) * 1000000)::bigint AS remaining
+    floor(extract(epoch FROM taken.free_at - clock_timestamp()) * 1000000)::bigint AS remaining,
+    taken.last_tick
 FROM taken
 UNION ALL
 -- As it was when the statement began; counts where nothing was touched. A hint, and NULL if it is worth nothing.
@@ -94,5 +119,6 @@ SELECT
     known.held_by::text,
     CASE WHEN known.free_at > clock_timestamp()
         THEN floor(extract(epoch FROM known.free_at - clock_timestamp()) * 1000000)::bigint
-    END
+    END,
+    known.last_tick
 FROM known

@@ -9,6 +9,9 @@ SELECT
     -- The catalogue answers without a right on the schema; to_regclass would refuse.
     EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = asked_for.name) AS has_schema,
     c.oid IS NOT NULL AS has_table,
+    EXISTS (
+        SELECT FROM pg_catalog.pg_attribute WHERE attrelid = c.oid AND attname = 'last_tick' AND NOT attisdropped
+    ) AS has_ticks,
     pg_catalog.obj_description(c.oid, 'pg_class') AS table_comment,
     -- A pooler may have dropped them.
     (

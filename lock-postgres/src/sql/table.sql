@@ -21,5 +21,6 @@ CREATE TABLE IF NOT EXISTS {{locks}} (
 -- Room on each page, and no index but the primary key: so an update stays on its page and touches no index (HOT).
 WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.2);
 
--- The version of this schema, which clients check before they use it.
+-- The version of this schema, which clients check before they use it. It rises when those who know an older one must stay
+-- away, and not for a column that they can do without: a fleet isn't upgraded at one stroke.
 COMMENT ON TABLE {{locks}} IS 'leasehold locks, version 1';
