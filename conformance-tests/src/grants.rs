@@ -10,8 +10,7 @@ use std::{
 
 use futures_util::future::try_join_all;
 use lock_core::{
-    AcquireRequest, Acquired, Applied, Entropy, ErrorKind, Fairness, LockName, LockProvider, OsEntropy, OwnerId,
-    ReleaseRequest, Released, RenewRequest, StoreError, Tick, Waiting,
+    AcquireRequest, Applied, Entropy, ErrorKind, LockName, LockProvider, OsEntropy, OwnerId, RenewRequest, StoreError,
 };
 
 use crate::{
@@ -221,64 +220,6 @@ pub async fn eight_tasks_over_two_locks_count_exactly(h: &dyn Harness) -> Outcom
     let counted = [0, 1].map(|which: usize| counters[which].load(Ordering::SeqCst));
     ensure!(counted == [TASKS * ROUNDS; 2], "counted {counted:?} instead of {} each", TASKS * ROUNDS);
     Ok(())
-}
-
-/// A tick that was finished, and each before it, is not granted again; one that was not finished is, and so is a later one.
-pub async fn a_finished_tick_is_not_granted_again(h: &dyn Harness) -> Outcome {
-    let providers = [h.provider().await?, h.provider().await?];
-    let name = fresh_name("tick")?;
-    let lease = ttl(&providers[0], 20_000);
-    let mut last = None;
-    // What is asked for, what is to be the last finished one then, and whether this run finishes it.
-    for (round, (tick, finished, finishes)) in
-        [(100, None, false), (100, None, true), (100, Some(100), false), (99, Some(100), false), (101, None, true)]
-            .into_iter()
-            .enumerate()
-    {
-        let asker = Asker::new(&providers[round % 2], &name, lease);
-        let request = AcquireRequest { tick: Some(Tick(tick)), ..asker.request() };
-        let answer = asker.provider.acquire(&request).await?;
-        match (answer, finished) {
-            (Acquired::Granted(grant), None) => {
-                ensure!(last.is_none_or(|last| grant.token > last), "the token fell from {last:?} to {}", grant.token);
-                last = Some(grant.token);
-                let release = ReleaseRequest::new(name.clone(), asker.owner, Some(grant.token));
-                let done = finishes.then_some(Tick(tick));
-                let released = asker.provider.release(&ReleaseRequest { done, ..release }).await?;
-                ensure!(released == Released::Released, "the holder's release: {released:?}");
-            }
-            (Acquired::Finished(Tick(told)), Some(finished)) => {
-                ensure!(told == finished, "{finished} was the last finished tick, and {told} was told");
-            }
-            (answer, finished) => {
-                return Err(Failure::new(format!(
-                    "tick {tick} with {finished:?} finished was answered with {answer:?}"
-                )));
-            }
-        }
-    }
-    // Who waits while the tick is finished is told so when his turn comes.
-    let [holder, waiter] = [0, 1].map(|which: usize| Asker::new(&providers[which], &name, lease));
-    let got = holder.get().await?;
-    let waiting = if waiter.provider.capabilities().fairness == Fairness::None {
-        Waiting::Wake(lease)
-    } else {
-        Waiting::InLine(lease)
-    };
-    let request = AcquireRequest { tick: Some(Tick(150)), waiting, ..waiter.request() };
-    let answer = waiter.provider.acquire(&request).await?;
-    ensure!(matches!(answer, Acquired::Held(_)), "a held lock, waited for with a tick: {answer:?}");
-    let release = ReleaseRequest::new(name.clone(), holder.owner, Some(got.token));
-    holder.provider.release(&ReleaseRequest { done: Some(Tick(150)), ..release }).await?;
-    let answer = waiter.provider.acquire(&request).await?;
-    ensure!(matches!(answer, Acquired::Finished(Tick(150))), "a tick that was finished meanwhile: {answer:?}");
-    // A tick that is being worked on is held, as any lock.
-    let [holder, other] = [0, 1].map(|which: usize| Asker::new(&providers[which], &name, lease));
-    let got = holder.get().await?;
-    let request = AcquireRequest { tick: Some(Tick(200)), ..other.request() };
-    let answer = other.provider.acquire(&request).await?;
-    ensure!(matches!(answer, Acquired::Held(_)), "a held lock, asked for with a tick: {answer:?}");
-    holder.must_release(got.token).await
 }
 
 /// L1: Of a hundred tasks of four clients that want in at once, never two are inside.

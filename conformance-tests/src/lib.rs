@@ -102,6 +102,7 @@ mod scripts;
 mod skewed;
 pub mod strangers;
 mod table;
+pub mod ticks;
 mod unreliable;
 pub mod waiting;
 

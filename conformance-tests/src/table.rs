@@ -6,7 +6,8 @@ use futures_util::future::BoxFuture;
 use lock_core::{Fairness, LockProvider, OsEntropy, OwnerId, Wake};
 
 use crate::{
-    Harness, Lacking, asker::Outcome, doubt, failure::Failure, fence, grants, guard, leases, people, strangers, waiting,
+    Harness, Lacking, asker::Outcome, doubt, failure::Failure, fence, grants, guard, leases, people, strangers, ticks,
+    waiting,
 };
 
 /// One property of the catalogue.
@@ -125,7 +126,6 @@ table! {
     grants::eight_tasks_over_two_locks_count_exactly;
     grants::a_hundred_at_once_are_never_two_inside;
     grants::two_processes_exclude_each_other [ChildProcess];
-    grants::a_finished_tick_is_not_granted_again [Ticks];
 
     leases::a_lease_expires_after_its_ttl_and_not_before;
     leases::renewed_it_outlives_its_ttl;
@@ -175,6 +175,12 @@ table! {
     guard::drop_releases;
     guard::work_under_run_is_dropped_on_loss;
     guard::the_lock_of_a_killed_process_is_free_within_its_ttl [ChildProcess];
+
+    ticks::a_finished_tick_is_not_granted_again [Ticks];
+    ticks::a_tick_is_used_up_by_its_grant [Ticks];
+    ticks::a_used_up_tick_outlives_its_holder [Ticks];
+    ticks::a_tick_whose_grant_went_unanswered_is_that_calls [Ticks, Faults];
+    ticks::of_many_at_once_one_runs_each_tick [Ticks];
 
     people::inspect_and_list_tell_the_truth;
     people::forced_release_is_seen_by_the_holder;

@@ -14,8 +14,8 @@ use conformance_tests::{Counted, Failure, Faulty, Harness, Hook, Missing, Unreli
 use futures_util::future::join_all;
 use lock_core::{
     AcquireRequest, Acquired, Applied, Capabilities, FencingToken, Grant, Held, ListRequest, LockName, LockProvider,
-    LockState, LockStatus, MemoryLocks, OwnerId, ReleaseRequest, Released, RenewRequest, Renewed, StoreError, WakeHub,
-    Watch,
+    LockState, LockStatus, MemoryLocks, OwnerId, ReleaseRequest, Released, RenewRequest, Renewed, StoreError, TickUse,
+    WakeHub, Watch,
 };
 
 /// What is wrong with a store. Most of these were seen in somebody's code.
@@ -54,6 +54,12 @@ pub(crate) enum Flaw {
     ListsEverything,
     ForcedReleaseDoesNothing,
     AcceptsAnyTtl,
+    /// A grant doesn't use its tick up, so a short job runs on every node in turn.
+    ForgetsTicks,
+    /// A release doesn't record the tick that it finishes.
+    ForgetsFinishedTicks,
+    /// The tick is looked at before the owner, so a call whose answer was lost is refused its own.
+    TakesItsOwnTickForAnothers,
 }
 
 #[derive(Clone, Debug)]
@@ -124,6 +130,15 @@ impl LockProvider for Flawed {
         match self.flaw {
             Flaw::ExpiresEarly => wish.ttl = wish.ttl.mul_f64(0.8).max(range.min),
             Flaw::NeverExpires => wish.ttl = range.max,
+            Flaw::ForgetsTicks => wish.tick_use = TickUse::AtRelease,
+            Flaw::TakesItsOwnTickForAnothers if wish.tick.is_some() => {
+                let stranger =
+                    AcquireRequest { owner: OwnerId::from_u128(7), tick_use: TickUse::AtRelease, ..wish.clone() };
+                if let Acquired::Finished(tick) = self.store.acquire(&stranger).await? {
+                    return Ok(Acquired::Finished(tick));
+                }
+                self.store.release(&ReleaseRequest::new(wish.name.clone(), stranger.owner, None)).await?;
+            }
             Flaw::AcceptsAnyTtl => wish.ttl = wish.ttl.clamp(range.min, range.max),
             // Releases what is this owner's, so that it is granted anew.
             Flaw::ReentryRaisesTheToken => {
@@ -196,6 +211,9 @@ impl LockProvider for Flawed {
         let mut wish = request.clone();
         wish.token = request.token.map(|token| self.meant(&name, token));
         (wish.name, wish.owner) = (name, self.owner(request.owner));
+        if self.flaw == Flaw::ForgetsFinishedTicks {
+            wish.done = None;
+        }
         if self.flaw == Flaw::ForgetsAtLeastFor {
             wish.keep_for = Duration::ZERO;
         }

@@ -54,6 +54,16 @@ const CATCHES: &[(Flaw, &[&str])] = &[
     (Flaw::WakesForNothing, &["waiting::a_waiter_that_waits_costs_no_commands"]),
     (Flaw::ListsEverything, &["people::inspect_and_list_tell_the_truth"]),
     (Flaw::ForcedReleaseDoesNothing, &["people::forced_release_is_seen_by_the_holder"]),
+    (
+        Flaw::ForgetsTicks,
+        &[
+            "ticks::a_tick_is_used_up_by_its_grant",
+            "ticks::a_used_up_tick_outlives_its_holder",
+            "ticks::of_many_at_once_one_runs_each_tick",
+        ],
+    ),
+    (Flaw::ForgetsFinishedTicks, &["ticks::a_finished_tick_is_not_granted_again"]),
+    (Flaw::TakesItsOwnTickForAnothers, &["ticks::a_tick_whose_grant_went_unanswered_is_that_calls"]),
     (Flaw::AcceptsAnyTtl, &["grants::bad_names_and_ttls_are_refused_unsent"]),
 ];
 
