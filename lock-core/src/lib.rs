@@ -15,6 +15,7 @@ mod owner;
 mod provider;
 mod record;
 mod request;
+pub mod testing;
 mod tick;
 mod timing;
 mod token;
@@ -23,7 +24,10 @@ mod wake;
 pub use agenda::Agenda;
 pub use batch::{Request, in_waves};
 pub use capability::{Capabilities, Durability, Fairness, KeptBy, TtlRange, Wake};
-pub use client::{Busy, Lease, LeaseGuard, Lock, LockError, Locks, LocksBuilder, LossReason, Lost, ReleaseOutcome};
+pub use client::{
+    Busy, Event, Finished, Lease, LeaseGuard, Lock, LockError, Locks, LocksBuilder, LossReason, Lost, Observer,
+    Outcome, ReleaseOutcome, Skipped, assert_locked, current,
+};
 pub use clock::{Clock, Moment, SystemClock, TestClock};
 pub use entropy::{Entropy, OsEntropy, SeededEntropy};
 pub use error::{Applied, ErrorKind, Operation, StoreError};

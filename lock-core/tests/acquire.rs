@@ -13,7 +13,7 @@ use std::{
 };
 
 use lock_core::*;
-use support::{Mishap, Spy};
+use support::{Mishap, Stage};
 
 const TTL: Duration = Duration::from_secs(10);
 const SECOND: Duration = Duration::from_secs(1);
@@ -24,18 +24,18 @@ fn name() -> LockName {
 
 #[tokio::test(start_paused = true)]
 async fn a_free_lock_costs_one_request_and_no_subscription() {
-    let spy = Spy::new();
-    let guard = spy.locks().lock("x").acquire().await.unwrap();
+    let stage = Stage::new();
+    let guard = stage.locks().lock("x").acquire().await.unwrap();
     guard.release().await.unwrap();
-    assert_eq!(Spy::count(&spy.acquires), 1);
-    assert_eq!(Spy::count(&spy.releases), 1);
-    assert_eq!(Spy::count(&spy.watches), 0);
+    assert_eq!(stage.asked(Operation::Acquire), 1);
+    assert_eq!(stage.asked(Operation::Release), 1);
+    assert_eq!(stage.asked(Operation::Watch), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_thousand_waiters_load_the_store_like_one() {
-    let spy = Spy::new();
-    let locks = spy.locks();
+    let stage = Stage::new();
+    let locks = stage.locks();
     let held = locks.lock("x").ttl(Duration::from_secs(60)).acquire().await.unwrap();
     let inside = Arc::new(AtomicUsize::new(0));
     let tasks: Vec<_> = (0..1000)
@@ -50,22 +50,22 @@ async fn a_thousand_waiters_load_the_store_like_one() {
             })
         })
         .collect();
-    let before = Spy::count(&spy.acquires);
-    spy.pass(Duration::from_secs(50)).await;
-    let asked = Spy::count(&spy.acquires) - before;
+    let before = stage.asked(Operation::Acquire);
+    stage.pass(Duration::from_secs(50)).await;
+    let asked = stage.asked(Operation::Acquire) - before;
     assert!(asked <= 2, "one waiter asks, subscribes, asks again, and waits: not {asked} requests");
     held.release().await.unwrap();
     for task in tasks {
         task.await.unwrap();
     }
-    let all = Spy::count(&spy.acquires) - before;
+    let all = stage.asked(Operation::Acquire) - before;
     assert!(all <= 3 * 1000 + 2, "{all} requests for a thousand hand-offs");
 }
 
 #[tokio::test(start_paused = true)]
 async fn waiters_of_one_client_are_served_in_their_order() {
-    let spy = Spy::new();
-    let locks = spy.locks();
+    let stage = Stage::new();
+    let locks = stage.locks();
     let held = locks.lock("x").ttl(TTL).acquire().await.unwrap();
     let order = Arc::new(std::sync::Mutex::new(Vec::new()));
     let mut tasks = Vec::new();
@@ -87,12 +87,12 @@ async fn waiters_of_one_client_are_served_in_their_order() {
 
 #[tokio::test(start_paused = true)]
 async fn the_time_to_wait_is_honoured() {
-    let spy = Spy::new();
-    let locks = spy.locks();
+    let stage = Stage::new();
+    let locks = stage.locks();
     let held = locks.lock("x").ttl(TTL).label("the first").acquire().await.unwrap();
-    let begun = spy.clock.now();
+    let begun = stage.clock().now();
     let error = locks.lock("x").wait_at_most(3 * SECOND).acquire().await.unwrap_err();
-    let took = spy.clock.now().since(begun);
+    let took = stage.clock().now().since(begun);
     assert!(took >= 3 * SECOND && took < 3 * SECOND + Duration::from_millis(5), "{took:?}");
     let LockError::Busy(busy) = error else { panic!("{error:?}") };
     assert_eq!(busy.held.holder.unwrap().label, "the first");
@@ -108,62 +108,62 @@ async fn the_time_to_wait_is_honoured() {
 
 #[tokio::test(start_paused = true)]
 async fn an_expired_lock_is_had_when_its_remaining_time_is_over() {
-    let spy = Spy::new();
+    let stage = Stage::new();
     let dead = AcquireRequest::new(name(), OwnerId::from_u128(7), TTL);
-    spy.store.acquire(&dead).await.unwrap();
-    let begun = spy.clock.now();
-    let guard = spy.locks().lock("x").ttl(Duration::from_secs(60)).acquire().await.unwrap();
-    let took = spy.clock.now().since(begun);
+    stage.store().acquire(&dead).await.unwrap();
+    let begun = stage.clock().now();
+    let guard = stage.locks().lock("x").ttl(Duration::from_secs(60)).acquire().await.unwrap();
+    let took = stage.clock().now().since(begun);
     assert!(took >= TTL && took < TTL + Duration::from_millis(50), "{took:?}");
-    assert!(Spy::count(&spy.acquires) <= 4, "it was not polled for");
+    assert!(stage.asked(Operation::Acquire) <= 4, "it was not polled for");
     drop(guard);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_lost_reply_is_asked_for_again_by_the_same_owner() {
-    let spy = Spy::new();
-    spy.next(Operation::Acquire, Mishap::ReplyLost);
-    let guard = spy.locks().lock("x").ttl(TTL).try_acquire().await.unwrap().expect("the grant was ours");
-    assert_eq!(Spy::count(&spy.acquires), 2);
+    let stage = Stage::new();
+    stage.next(Operation::Acquire, Mishap::ReplyLost);
+    let guard = stage.locks().lock("x").ttl(TTL).try_acquire().await.unwrap().expect("the grant was ours");
+    assert_eq!(stage.asked(Operation::Acquire), 2);
     guard.release().await.unwrap();
-    assert!(spy.is_free("x").await);
+    assert!(stage.is_free("x").await);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_lost_reply_to_a_release_is_made_good() {
-    let spy = Spy::new();
-    let guard = spy.locks().lock("x").ttl(TTL).acquire().await.unwrap();
-    spy.next(Operation::Release, Mishap::Refused);
-    spy.next(Operation::Release, Mishap::ReplyLost);
+    let stage = Stage::new();
+    let guard = stage.locks().lock("x").ttl(TTL).acquire().await.unwrap();
+    stage.next(Operation::Release, Mishap::Refused);
+    stage.next(Operation::Release, Mishap::ReplyLost);
     // The retry of the one that was applied is answered with "not yours", which means that it was done.
     assert_eq!(guard.release().await.unwrap(), ReleaseOutcome::Released);
-    assert!(spy.is_free("x").await);
+    assert!(stage.is_free("x").await);
 }
 
 #[tokio::test(start_paused = true)]
 async fn somebody_who_does_not_wait_gives_up_on_a_store_that_is_down() {
-    let spy = Spy::new();
-    spy.down.store(true, Ordering::SeqCst);
-    let begun = spy.clock.now();
-    let error = spy.locks().lock("x").try_acquire().await.unwrap_err();
+    let stage = Stage::new();
+    stage.set_down(true);
+    let begun = stage.clock().now();
+    let error = stage.locks().lock("x").try_acquire().await.unwrap_err();
     assert!(matches!(&error, LockError::Store(error) if error.kind() == ErrorKind::Unreachable), "{error:?}");
-    assert!(spy.clock.now().since(begun) < SECOND);
+    assert!(stage.clock().now().since(begun) < SECOND);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_waiter_lives_through_an_outage() {
-    let spy = Spy::new();
-    let locks = spy.locks();
+    let stage = Stage::new();
+    let locks = stage.locks();
     let held = locks.lock("x").ttl(TTL).acquire().await.unwrap();
     let waiter = tokio::spawn(async move { locks.lock("x").ttl(TTL).wait_at_most(60 * SECOND).acquire().await });
-    spy.pass(SECOND).await;
-    spy.down.store(true, Ordering::SeqCst);
-    spy.pass(15 * SECOND).await;
+    stage.pass(SECOND).await;
+    stage.set_down(true);
+    stage.pass(15 * SECOND).await;
     assert!(!held.is_valid());
-    spy.down.store(false, Ordering::SeqCst);
-    let back = spy.clock.now();
+    stage.set_down(false);
+    let back = stage.clock().now();
     let guard = waiter.await.unwrap().unwrap();
-    assert!(spy.clock.now().since(back) <= 2 * SECOND, "within one pause after the store is back");
+    assert!(stage.clock().now().since(back) <= 2 * SECOND, "within one pause after the store is back");
     drop((guard, held));
 }
 
@@ -171,80 +171,80 @@ async fn a_waiter_lives_through_an_outage() {
 async fn an_acquire_dropped_at_any_moment_leaves_nothing_held() {
     // The reply comes after 100 ms; the acquire is dropped before, at and after that.
     for dropped_after in [0, 1, 50, 99, 100, 101] {
-        let spy = Spy::new();
-        spy.next(Operation::Acquire, Mishap::Late(Duration::from_millis(100)));
-        let acquire = spy.locks().lock("x").ttl(Duration::from_secs(3600)).acquire();
+        let stage = Stage::new();
+        stage.next(Operation::Acquire, Mishap::Late(Duration::from_millis(100)));
+        let acquire = stage.locks().lock("x").ttl(Duration::from_secs(3600)).acquire();
         let outcome = tokio::time::timeout(Duration::from_millis(dropped_after), acquire).await;
         drop(outcome);
-        spy.pass(SECOND).await;
-        assert!(spy.is_free("x").await, "dropped after {dropped_after} ms");
+        stage.pass(SECOND).await;
+        assert!(stage.is_free("x").await, "dropped after {dropped_after} ms");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_acquire_of_unknown_outcome_is_released_behind() {
-    let spy = Spy::new();
+    let stage = Stage::new();
     for _ in 0..3 {
-        spy.next(Operation::Acquire, Mishap::ReplyLost);
+        stage.next(Operation::Acquire, Mishap::ReplyLost);
     }
-    let error = spy.locks().lock("x").ttl(Duration::from_secs(3600)).try_acquire().await.unwrap_err();
+    let error = stage.locks().lock("x").ttl(Duration::from_secs(3600)).try_acquire().await.unwrap_err();
     assert!(matches!(&error, LockError::Store(error) if error.applied() == Applied::Maybe));
-    spy.pass(SECOND).await;
-    assert!(spy.is_free("x").await);
+    stage.pass(SECOND).await;
+    assert!(stage.is_free("x").await);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_grant_that_comes_too_late_is_not_believed() {
-    let spy = Spy::new();
+    let stage = Stage::new();
     for _ in 0..3 {
-        spy.next(Operation::Acquire, Mishap::Late(TTL));
+        stage.next(Operation::Acquire, Mishap::Late(TTL));
     }
-    let error = spy.locks().lock("x").ttl(TTL).acquire().await.unwrap_err();
+    let error = stage.locks().lock("x").ttl(TTL).acquire().await.unwrap_err();
     assert!(matches!(&error, LockError::Store(error) if error.kind() == ErrorKind::Timeout), "{error:?}");
     // Once is forgiven: the same owner asks again.
-    spy.next(Operation::Acquire, Mishap::Late(TTL));
-    let guard = spy.locks().lock("y").ttl(TTL).acquire().await.unwrap();
+    stage.next(Operation::Acquire, Mishap::Late(TTL));
+    let guard = stage.locks().lock("y").ttl(TTL).acquire().await.unwrap();
     assert!(guard.is_valid());
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_at_most_for_shorter_than_the_answer_takes_is_a_loss_and_not_a_loop() {
-    let spy = Spy::new();
-    let error = spy.locks().lock("x").at_most_for(Duration::from_nanos(1)).acquire().await;
+    let stage = Stage::new();
+    let error = stage.locks().lock("x").at_most_for(Duration::from_nanos(1)).acquire().await;
     // The test's clock stands still within a call, so one nanosecond may be enough; a late reply never is.
     if let Ok(guard) = error {
         guard.release().await.unwrap();
     }
-    spy.next(Operation::Acquire, Mishap::Late(SECOND));
-    let error = spy.locks().lock("x").at_most_for(Duration::from_nanos(1)).acquire().await.unwrap_err();
+    stage.next(Operation::Acquire, Mishap::Late(SECOND));
+    let error = stage.locks().lock("x").at_most_for(Duration::from_nanos(1)).acquire().await.unwrap_err();
     assert!(matches!(&error, LockError::Lost(lost) if lost.reason == LossReason::AtMostFor), "{error:?}");
-    spy.pass(SECOND).await;
-    assert!(spy.is_free("x").await);
+    stage.pass(SECOND).await;
+    assert!(stage.is_free("x").await);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_store_without_events_is_polled() {
-    let spy = Spy::with(|can| can.wake = Wake::Poll(Duration::from_millis(100)));
-    let locks = spy.locks();
+    let stage = Stage::with(|can| can.wake = Wake::Poll(Duration::from_millis(100)));
+    let locks = stage.locks();
     let held = locks.lock("x").ttl(TTL).acquire().await.unwrap();
     let waiter = tokio::spawn({
         let locks = locks.clone();
         async move { locks.lock("x").ttl(TTL).acquire().await.unwrap() }
     });
-    spy.pass(SECOND).await;
-    let asked = Spy::count(&spy.acquires);
+    stage.pass(SECOND).await;
+    let asked = stage.asked(Operation::Acquire);
     assert!((10..=22).contains(&asked), "every 50 to 100 ms for a second, not {asked} times");
     held.release().await.unwrap();
-    let released = spy.clock.now();
+    let released = stage.clock().now();
     drop(waiter.await.unwrap());
-    assert!(spy.clock.now().since(released) <= Duration::from_millis(101));
-    assert_eq!(Spy::count(&spy.watches), 0);
+    assert!(stage.clock().now().since(released) <= Duration::from_millis(101));
+    assert_eq!(stage.asked(Operation::Watch), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn bad_wishes_are_refused_unsent() {
-    let spy = Spy::new();
-    let locks = spy.locks();
+    let stage = Stage::new();
+    let locks = stage.locks();
     let kind = |error: LockError| match error {
         LockError::Store(error) => (error.kind(), error.applied()),
         other => panic!("{other:?}"),
@@ -259,7 +259,7 @@ async fn bad_wishes_are_refused_unsent() {
     }
     let error = locks.lock("x").at_most_for(SECOND).at_least_for(2 * SECOND).acquire().await.unwrap_err();
     assert_eq!(kind(error), (ErrorKind::InvalidTtl, Applied::No));
-    assert!(spy.is_free("x").await);
+    assert!(stage.is_free("x").await);
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use std::{
 
 use lock_core::*;
 use support::{
-    Mishap, Spy,
+    Mishap, Stage,
     hooked::{Hooked, acquired, released, renewed},
 };
 use tokio::runtime::Runtime;
@@ -169,12 +169,12 @@ async fn one_lost_lease_in_a_group_is_that_one() {
 
 #[tokio::test(start_paused = true)]
 async fn a_shorter_lease_than_those_kept_is_renewed_in_its_time() {
-    let spy = Spy::new();
-    let locks = spy.locks();
+    let stage = Stage::new();
+    let locks = stage.locks();
     let long = locks.lock("long").ttl(3600 * SECOND).acquire().await.unwrap();
-    spy.pass(SECOND).await;
+    stage.pass(SECOND).await;
     let short = locks.lock("short").ttl(SECOND).acquire().await.unwrap();
-    spy.pass(TTL).await;
+    stage.pass(TTL).await;
     assert!(short.is_valid() && long.is_valid());
 }
 
@@ -222,24 +222,24 @@ async fn the_margin_is_at_least_the_granularity_for_grants_and_for_renewals() {
 
 #[tokio::test(start_paused = true)]
 async fn the_time_to_wait_is_honoured_by_attempts_after_a_failure_too() {
-    let spy = Spy::new();
-    spy.next(Operation::Acquire, Mishap::Refused);
-    spy.next(Operation::Acquire, Mishap::Late(60 * SECOND));
-    let begun = spy.clock.now();
-    let waited = spy.locks().lock("x").ttl(TTL).wait_at_most(Duration::from_millis(5)).acquire().await;
+    let stage = Stage::new();
+    stage.next(Operation::Acquire, Mishap::Refused);
+    stage.next(Operation::Acquire, Mishap::Late(60 * SECOND));
+    let begun = stage.clock().now();
+    let waited = stage.locks().lock("x").ttl(TTL).wait_at_most(Duration::from_millis(5)).acquire().await;
     assert!(waited.is_err());
-    assert!(spy.clock.now().since(begun) < SECOND, "{:?}", spy.clock.now().since(begun));
+    assert!(stage.clock().now().since(begun) < SECOND, "{:?}", stage.clock().now().since(begun));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_waiter_forgives_a_late_answer_after_an_outage() {
-    let spy = Spy::new();
-    let locks = spy.locks();
-    spy.down.store(true, Ordering::SeqCst);
+    let stage = Stage::new();
+    let locks = stage.locks();
+    stage.set_down(true);
     let waiter = tokio::spawn(async move { locks.lock("x").ttl(TTL).acquire().await });
-    spy.pass(5 * SECOND).await;
-    spy.next(Operation::Acquire, Mishap::Late(TTL));
-    spy.down.store(false, Ordering::SeqCst);
+    stage.pass(5 * SECOND).await;
+    stage.next(Operation::Acquire, Mishap::Late(TTL));
+    stage.set_down(false);
     assert!(waiter.await.unwrap().unwrap().is_valid());
 }
 
@@ -331,18 +331,18 @@ async fn at_least_for_is_kept_by_the_process_where_the_store_can_not() {
 
 #[tokio::test(start_paused = true)]
 async fn an_at_least_for_that_no_store_keeps_is_refused_before_the_grant() {
-    let spy = Spy::new();
-    let error = spy.locks().lock("x").at_least_for(400 * 86400 * SECOND).acquire().await.unwrap_err();
+    let stage = Stage::new();
+    let error = stage.locks().lock("x").at_least_for(400 * 86400 * SECOND).acquire().await.unwrap_err();
     assert!(matches!(&error, LockError::Store(error) if error.kind() == ErrorKind::InvalidTtl), "{error:?}");
-    assert_eq!(Spy::count(&spy.acquires), 0);
+    assert_eq!(stage.asked(Operation::Acquire), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn work_is_not_polled_again_after_a_suspend_beyond_its_lease() {
-    let spy = Spy::new();
+    let stage = Stage::new();
     let polls = Arc::new(AtomicUsize::new(0));
-    let (clock, count) = (spy.clock.clone(), polls.clone());
-    let done: Result<(), _> = spy
+    let (clock, count) = (stage.clock().clone(), polls.clone());
+    let done: Result<(), _> = stage
         .locks()
         .lock("x")
         .ttl(TTL)
@@ -362,14 +362,14 @@ async fn work_is_not_polled_again_after_a_suspend_beyond_its_lease() {
 
 #[tokio::test(start_paused = true)]
 async fn run_does_not_wait_long_for_a_release_that_takes_long() {
-    let spy = Spy::new();
-    let (store, begun) = (spy.clone(), spy.clock.now());
-    let run = spy.locks().lock("x").ttl(60 * SECOND).run(|_| async move { store.down.store(true, Ordering::SeqCst) });
+    let stage = Stage::new();
+    let (store, begun) = (stage.clone(), stage.clock().now());
+    let run = stage.locks().lock("x").ttl(60 * SECOND).run(|_| async move { store.set_down(true) });
     run.await.unwrap();
-    assert!(spy.clock.now().since(begun) <= 6 * SECOND);
-    spy.down.store(false, Ordering::SeqCst);
-    spy.pass(2 * SECOND).await;
-    assert!(spy.is_free("x").await, "the release went on behind");
+    assert!(stage.clock().now().since(begun) <= 6 * SECOND);
+    stage.set_down(false);
+    stage.pass(2 * SECOND).await;
+    assert!(stage.is_free("x").await, "the release went on behind");
 }
 
 #[tokio::test]

@@ -13,16 +13,16 @@ use std::{
 };
 
 use lock_core::*;
-use support::{Mishap, Spy};
+use support::{Mishap, Stage};
 
 const TTL: Duration = Duration::from_secs(10);
 
 #[tokio::test(start_paused = true)]
 async fn dropping_the_guard_releases() {
-    let spy = Spy::new();
-    drop(spy.locks().lock("x").ttl(TTL).acquire().await.unwrap());
-    spy.pass(Duration::from_millis(1)).await;
-    assert!(spy.is_free("x").await);
+    let stage = Stage::new();
+    drop(stage.locks().lock("x").ttl(TTL).acquire().await.unwrap());
+    stage.pass(Duration::from_millis(1)).await;
+    assert!(stage.is_free("x").await);
 }
 
 #[test]
@@ -38,42 +38,42 @@ fn dropping_the_guard_outside_any_runtime_releases_in_its_own() {
 
 #[tokio::test(start_paused = true)]
 async fn a_program_can_wait_for_what_goes_on_behind() {
-    let spy = Spy::new();
-    let locks = spy.locks();
+    let stage = Stage::new();
+    let locks = stage.locks();
     locks.settled().await;
-    spy.next(Operation::Release, Mishap::Late(Duration::from_secs(1)));
+    stage.next(Operation::Release, Mishap::Late(Duration::from_secs(1)));
     drop(locks.lock("x").ttl(TTL).acquire().await.unwrap());
-    spy.next(Operation::Acquire, Mishap::Late(Duration::from_secs(2)));
+    stage.next(Operation::Acquire, Mishap::Late(Duration::from_secs(2)));
     let _ = tokio::time::timeout(Duration::from_millis(1), locks.lock("y").ttl(TTL).acquire()).await;
     locks.settled().await;
-    assert!(spy.is_free("x").await && spy.is_free("y").await);
-    assert_eq!(Spy::count(&spy.releases), 2);
+    assert!(stage.is_free("x").await && stage.is_free("y").await);
+    assert_eq!(stage.asked(Operation::Release), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_release_says_whether_it_was_still_ours() {
-    let spy = Spy::new();
-    let locks = spy.locks();
+    let stage = Stage::new();
+    let locks = stage.locks();
     let lock = || locks.lock("x").ttl(TTL);
     assert_eq!(lock().acquire().await.unwrap().release().await.unwrap(), ReleaseOutcome::Released);
 
     let guard = lock().acquire().await.unwrap();
-    spy.store.force_release(guard.name()).await.unwrap();
+    stage.store().force_release(guard.name()).await.unwrap();
     assert_eq!(guard.release().await.unwrap(), ReleaseOutcome::AlreadyLost(LossReason::NotOurs));
 
     let guard = lock().acquire().await.unwrap();
-    spy.clock.suspend(TTL);
+    stage.clock().suspend(TTL);
     assert_eq!(guard.release().await.unwrap(), ReleaseOutcome::AlreadyLost(LossReason::Expired));
 }
 
 #[tokio::test(start_paused = true)]
 async fn belief_ends_with_the_call_of_release() {
-    let spy = Spy::new();
-    let guard = spy.locks().lock("x").ttl(TTL).acquire().await.unwrap();
+    let stage = Stage::new();
+    let guard = stage.locks().lock("x").ttl(TTL).acquire().await.unwrap();
     let lease = guard.lease().clone();
-    spy.next(Operation::Release, Mishap::Late(Duration::from_secs(1)));
+    stage.next(Operation::Release, Mishap::Late(Duration::from_secs(1)));
     let release = tokio::spawn(guard.release());
-    spy.pass(Duration::from_millis(10)).await;
+    stage.pass(Duration::from_millis(10)).await;
     assert!(!lease.is_valid());
     assert_eq!(lease.check().unwrap_err().reason, LossReason::Released);
     assert_eq!(release.await.unwrap().unwrap(), ReleaseOutcome::Released);
@@ -81,35 +81,35 @@ async fn belief_ends_with_the_call_of_release() {
 
 #[tokio::test(start_paused = true)]
 async fn a_dropped_release_goes_on_behind() {
-    let spy = Spy::new();
-    let guard = spy.locks().lock("x").ttl(TTL).acquire().await.unwrap();
-    spy.next(Operation::Release, Mishap::Refused);
+    let stage = Stage::new();
+    let guard = stage.locks().lock("x").ttl(TTL).acquire().await.unwrap();
+    stage.next(Operation::Release, Mishap::Refused);
     let _ = tokio::time::timeout(Duration::from_millis(1), guard.release()).await;
-    spy.pass(Duration::from_secs(1)).await;
-    assert!(spy.is_free("x").await);
+    stage.pass(Duration::from_secs(1)).await;
+    assert!(stage.is_free("x").await);
 }
 
 #[tokio::test(start_paused = true)]
 async fn at_least_for_keeps_it_taken_after_an_early_release() {
-    let spy = Spy::new();
-    let locks = spy.locks();
+    let stage = Stage::new();
+    let locks = stage.locks();
     let least = Duration::from_secs(60);
     let guard = locks.lock("x").ttl(TTL).at_least_for(least).acquire().await.unwrap();
-    let granted = spy.clock.now();
-    spy.pass(Duration::from_secs(5)).await;
+    let granted = stage.clock().now();
+    stage.pass(Duration::from_secs(5)).await;
     guard.release().await.unwrap();
     let next = locks.lock("x").ttl(TTL).acquire().await.unwrap();
-    let took = spy.clock.now().since(granted);
+    let took = stage.clock().now().since(granted);
     assert!(took >= least && took < least + Duration::from_millis(50), "{took:?}");
     drop(next);
 }
 
 #[tokio::test(start_paused = true)]
 async fn run_gives_the_value_and_the_lock_back() {
-    let spy = Spy::new();
-    let value = spy.locks().lock("x").ttl(TTL).run(|lease| async move { lease.is_valid() }).await.unwrap();
+    let stage = Stage::new();
+    let value = stage.locks().lock("x").ttl(TTL).run(|lease| async move { lease.is_valid() }).await.unwrap();
     assert!(value);
-    assert!(spy.is_free("x").await);
+    assert!(stage.is_free("x").await);
 }
 
 struct SetOnDrop(Arc<AtomicBool>);
@@ -122,10 +122,10 @@ impl Drop for SetOnDrop {
 
 #[tokio::test(start_paused = true)]
 async fn work_is_dropped_on_loss_before_the_store_gives_the_lock_away() {
-    let spy = Spy::new();
+    let stage = Stage::new();
     let dropped = Arc::new(AtomicBool::new(false));
     let running = tokio::spawn({
-        let (lock, work) = (spy.locks().lock("x").ttl(TTL), SetOnDrop(dropped.clone()));
+        let (lock, work) = (stage.locks().lock("x").ttl(TTL), SetOnDrop(dropped.clone()));
         async move {
             lock.run(|_| async move {
                 let _work = work;
@@ -134,15 +134,15 @@ async fn work_is_dropped_on_loss_before_the_store_gives_the_lock_away() {
             .await
         }
     });
-    spy.pass(Duration::from_secs(1)).await;
-    spy.down.store(true, Ordering::SeqCst);
+    stage.pass(Duration::from_secs(1)).await;
+    stage.set_down(true);
     let next = AcquireRequest::new(LockName::new("x").unwrap(), OwnerId::from_u128(9), TTL);
     loop {
         // Straight at the store: the first moment at which anybody else can have it.
-        if let Acquired::Granted(_) = spy.store.acquire(&next).await.unwrap() {
+        if let Acquired::Granted(_) = stage.store().acquire(&next).await.unwrap() {
             break;
         }
-        spy.pass(Duration::from_millis(1)).await;
+        stage.pass(Duration::from_millis(1)).await;
     }
     assert!(dropped.load(Ordering::SeqCst), "the work was still there when the next holder came");
     let error = running.await.unwrap().unwrap_err();
@@ -151,24 +151,24 @@ async fn work_is_dropped_on_loss_before_the_store_gives_the_lock_away() {
 
 #[tokio::test(start_paused = true)]
 async fn dropping_run_drops_the_work_and_releases() {
-    let spy = Spy::new();
+    let stage = Stage::new();
     let dropped = Arc::new(AtomicBool::new(false));
     let work = SetOnDrop(dropped.clone());
-    let run = spy.locks().lock("x").ttl(TTL).run(|_| async move {
+    let run = stage.locks().lock("x").ttl(TTL).run(|_| async move {
         let _work = work;
         std::future::pending::<()>().await;
     });
     assert!(tokio::time::timeout(Duration::from_secs(1), run).await.is_err());
     assert!(dropped.load(Ordering::SeqCst));
-    spy.pass(Duration::from_millis(1)).await;
-    assert!(spy.is_free("x").await);
+    stage.pass(Duration::from_millis(1)).await;
+    assert!(stage.is_free("x").await);
 }
 
 #[tokio::test(start_paused = true)]
 async fn work_that_blocked_beyond_the_deadline_is_told_as_lost() {
-    let spy = Spy::new();
-    let clock = spy.clock.clone();
-    let done = spy.locks().lock("x").ttl(TTL).run(|lease| async move {
+    let stage = Stage::new();
+    let clock = stage.clock().clone();
+    let done = stage.locks().lock("x").ttl(TTL).run(|lease| async move {
         clock.suspend(TTL);
         lease.token()
     });
@@ -177,10 +177,10 @@ async fn work_that_blocked_beyond_the_deadline_is_told_as_lost() {
 
 #[tokio::test(start_paused = true)]
 async fn a_panic_in_the_work_releases() {
-    let spy = Spy::new();
-    let lock = spy.locks().lock("x").ttl(TTL);
+    let stage = Stage::new();
+    let lock = stage.locks().lock("x").ttl(TTL);
     let panicked = tokio::spawn(lock.run(|_| async { panic!("on purpose") })).await;
     assert!(panicked.is_err());
-    spy.pass(Duration::from_millis(1)).await;
-    assert!(spy.is_free("x").await);
+    stage.pass(Duration::from_millis(1)).await;
+    assert!(stage.is_free("x").await);
 }

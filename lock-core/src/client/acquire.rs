@@ -5,10 +5,11 @@ use std::{sync::Arc, time::Duration};
 use tokio::{runtime::Handle, task::JoinHandle};
 
 use super::{
-    error::{Busy, LockError, LossReason, Lost},
-    guard::LeaseGuard,
+    error::{Busy, Finished, LockError, LossReason, Lost},
+    guard::{Keeping, LeaseGuard},
     lease::Lease,
     locks::{Backoff, Client},
+    observer::Event,
 };
 use crate::{
     capability::{Fairness, Wake},
@@ -17,7 +18,7 @@ use crate::{
     name::LockName,
     owner::{HolderInfo, OwnerId},
     request::{AcquireRequest, Acquired, Grant, Held, Mode, ReleaseRequest, Waiting},
-    tick::TickUse,
+    tick::{Tick, TickUse},
     wake::Watch,
 };
 
@@ -33,6 +34,10 @@ pub(super) struct Wish {
     pub(super) at_most_for: Option<Duration>,
     pub(super) at_least_for: Duration,
     pub(super) label: String,
+    /// For metrics.
+    pub(super) class: Option<Arc<str>>,
+    pub(super) tick: Option<Tick>,
+    pub(super) tick_use: TickUse,
 }
 
 /// Somebody who doesn't wait gets so many attempts at a store that stumbles (a connection gone stale, a restart).
@@ -47,6 +52,13 @@ const SHORTEST_NAP: Duration = Duration::from_millis(5);
 /// Acquires, or says why not. Cancel safe: see [`Claim`].
 pub(super) async fn acquire(client: Arc<Client>, wish: Wish) -> Result<LeaseGuard, LockError> {
     let begun = client.clock.now();
+    let class = wish.class.clone();
+    let outcome = ask(client.clone(), wish, begun).await;
+    client.tell(class.as_deref(), |waited| Event::of_acquire(&outcome, waited.since(begun)));
+    outcome
+}
+
+async fn ask(client: Arc<Client>, wish: Wish, begun: Moment) -> Result<LeaseGuard, LockError> {
     let waits = wish.wait != Some(Duration::ZERO);
     // Somebody who doesn't wait gives the store the time that its provider allows.
     let until = wish.wait.filter(|_| waits).map(|wait| begun + wait);
@@ -57,8 +69,8 @@ pub(super) async fn acquire(client: Arc<Client>, wish: Wish) -> Result<LeaseGuar
         ttl: wish.ttl,
         holder: HolderInfo::this_process(&wish.label, client.clock.wall_micros()),
         waiting: Waiting::No,
-        tick: None,
-        tick_use: TickUse::AtGrant,
+        tick: wish.tick,
+        tick_use: wish.tick_use,
     };
     let busy = |held| LockError::from(Busy { name: wish.name.clone(), held, waited: client.clock.now().since(begun) });
 
@@ -139,10 +151,7 @@ pub(super) async fn acquire(client: Arc<Client>, wish: Wish) -> Result<LeaseGuar
                 last = Some(held);
                 continue;
             }
-            Ok(other) => {
-                let message = format!("the store answered {other:?} to a request without a tick");
-                return Err(StoreError::unknown(ErrorKind::Corrupt, message).into());
-            }
+            Ok(Acquired::Finished(last)) => return Err(claim.finished(last)),
             Err(error) if error.is_transient() && (waits || failures.count() + 1 < STUMBLES) => {
                 tracing::debug!(lock = %wish.name, %error, "an attempt failed");
                 // A subscription may have died with the connection; its provider makes it good and wakes us.
@@ -165,12 +174,16 @@ fn take_up(client: &Arc<Client>, wish: &Wish, claim: &Claim, sent: Moment, grant
     // An earlier attempt whose reply was lost may have been the one that got it.
     let cap = wish.at_most_for.map(|most| claim.in_doubt_since.unwrap_or(sent) + most);
     let owner = claim.request.owner;
-    let lease = Lease::new(wish.name.clone(), owner, grant.token, client.clock.clone(), deadline, cap);
+    let lease = Lease::new(wish.name.clone(), owner, grant.token, client.clock.clone(), deadline, cap)
+        .of_class(wish.class.clone());
     lease.check()?;
     let due = client.timing.renew_at(sent, grant.ttl, &*client.entropy);
     client.keeper.keep(lease.clone(), wish.ttl, grant.ttl, due, &claim.runtime);
     tracing::debug!(lock = %wish.name, token = %grant.token, %owner, "granted");
-    Ok(LeaseGuard::new(lease, client.clone(), wish.ttl, received + wish.at_least_for))
+    let done = wish.tick.filter(|_| wish.tick_use == TickUse::AtRelease);
+    let keeping =
+        Keeping { ttl: wish.ttl, since: sent, stay_until: received + wish.at_least_for, tick: wish.tick, done };
+    Ok(LeaseGuard::new(lease, client.clone(), keeping))
 }
 
 /// Subscribes to wake-ups and has the next attempt say that somebody waits.
@@ -283,12 +296,34 @@ impl Claim {
             Err(StoreError::unknown(ErrorKind::Other, "the provider's task ended early").caused_by(error))
         });
         match &outcome {
+            // Said to nobody who has it, and to nobody whose tick is used up: an earlier attempt got nothing.
             Ok(Acquired::Held(_)) => self.in_doubt_since = None,
+            Ok(Acquired::Finished(_)) => {}
             Err(error) if error.applied() == Applied::No => {}
             _ => _ = self.in_doubt_since.get_or_insert(sent),
         }
         self.may_be_there |= leaves_something(&self.client, &self.request, &outcome);
         Some(outcome)
+    }
+
+    /// The store says that the tick is used up. If an attempt of this very call may have done that, nobody knows whether
+    /// anybody ran it: that is told as what it is.
+    fn finished(&mut self, last: Tick) -> LockError {
+        let request = &self.request;
+        let Some(tick) = request.tick else {
+            let message = "the store answered a request without a tick with a tick";
+            return StoreError::unknown(ErrorKind::Corrupt, message).into();
+        };
+        if self.in_doubt_since.is_some() && request.used_by_grant().is_some() {
+            let message = format!(
+                "tick {tick} of \"{}\" is used up, maybe by this call, whose answer was lost or came too late: it was not run by it",
+                request.name
+            );
+            return StoreError::unknown(ErrorKind::Other, message).into();
+        }
+        // No place in a queue is left by such an answer.
+        self.may_be_there = self.in_doubt_since.is_some();
+        Finished { name: request.name.clone(), tick, last }.into()
     }
 
     /// The claim became a guard, which releases it.
@@ -301,6 +336,7 @@ impl Claim {
 fn leaves_something(client: &Client, request: &AcquireRequest, outcome: &Result<Acquired, StoreError>) -> bool {
     match outcome {
         Ok(Acquired::Granted(_)) => true,
+        Ok(Acquired::Finished(_)) => false,
         Ok(_) => request.waiting != Waiting::No && client.provider.capabilities().fairness == Fairness::Fifo,
         Err(error) => error.applied() == Applied::Maybe,
     }

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use crate::{error::StoreError, name::LockName, request::Held, token::FencingToken};
+use crate::{error::StoreError, name::LockName, request::Held, tick::Tick, token::FencingToken};
 
 /// Why work under a lock was not done, or not to its end.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -11,6 +11,9 @@ pub enum LockError {
     /// Somebody else holds it, and the time to wait is over. Nothing is left in the store.
     #[error(transparent)]
     Busy(#[from] Busy),
+    /// The tick that was asked for was run before, or is being run. Nothing is left in the store.
+    #[error(transparent)]
+    Finished(#[from] Finished),
     /// The lease ended before the work did. What the work had done by then is done.
     #[error(transparent)]
     Lost(#[from] Lost),
@@ -40,6 +43,82 @@ impl fmt::Display for Busy {
             write!(f, "; gave up after {:.1?}", self.waited)?;
         }
         Ok(())
+    }
+}
+
+/// A tick was used up already: it was run, or is being run, or its run was cut short and isn't to be repeated.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("tick {tick} of \"{name}\" was used up already; the last was {last}")]
+pub struct Finished {
+    /// Of which lock.
+    pub name: LockName,
+    /// The tick that was asked for.
+    pub tick: Tick,
+    /// The last one that was used up: it, or a later one.
+    pub last: Tick,
+}
+
+/// What became of work that is left to somebody else if the lock isn't to be had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "a skipped run is not an error, and says why it didn't run"]
+pub enum Outcome<T> {
+    /// It ran to its end under the lock, and this is what it gave.
+    Ran(T),
+    /// It didn't run at all.
+    Skipped(Skipped),
+}
+
+/// Why work was left to somebody else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Skipped {
+    /// Somebody else holds the lock.
+    Held(Busy),
+    /// The tick was used up already.
+    Finished(Finished),
+}
+
+impl<T> Outcome<T> {
+    /// What the work gave, if it ran.
+    pub fn ran(self) -> Option<T> {
+        match self {
+            Self::Ran(value) => Some(value),
+            Self::Skipped(_) => None,
+        }
+    }
+
+    /// Why it didn't run, if it didn't.
+    pub fn skipped(&self) -> Option<&Skipped> {
+        match self {
+            Self::Ran(_) => None,
+            Self::Skipped(why) => Some(why),
+        }
+    }
+
+    /// The same, of what `change` makes of the value.
+    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Outcome<U> {
+        match self {
+            Self::Ran(value) => Outcome::Ran(change(value)),
+            Self::Skipped(why) => Outcome::Skipped(why),
+        }
+    }
+}
+
+impl fmt::Display for Skipped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Held(busy) => busy.fmt(f),
+            Self::Finished(finished) => finished.fmt(f),
+        }
+    }
+}
+
+impl From<Skipped> for LockError {
+    fn from(why: Skipped) -> Self {
+        match why {
+            Skipped::Held(busy) => Self::Busy(busy),
+            Skipped::Finished(finished) => Self::Finished(finished),
+        }
     }
 }
 

@@ -1,6 +1,10 @@
 //! The guard: the value that is the lease.
 
-use std::{ops::Deref, sync::Arc, time::Duration};
+use std::{
+    ops::Deref,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use futures_util::future::BoxFuture;
 use tokio::runtime::Handle;
@@ -9,13 +13,18 @@ use super::{
     error::LossReason,
     lease::{Lease, Phase},
     locks::Client,
+    observer::Event,
 };
 use crate::{
     capability::KeptBy,
     clock::Moment,
     error::{ErrorKind, StoreError},
     request::{ReleaseRequest, Released},
+    tick::Tick,
 };
+
+/// How long a lease that at-most-for ended is tried to be given back while the store is out of reach.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A held lock: renewed in the background, released by [`release`](Self::release) or on drop.
 ///
@@ -24,15 +33,32 @@ use crate::{
 /// (`mem::forget`) is renewed until the process ends.
 #[derive(Debug)]
 #[must_use = "dropping the guard releases the lock"]
-pub struct LeaseGuard {
+pub struct LeaseGuard(Arc<Hold>);
+
+/// What all shares of a guard hold; the last of them ends it.
+#[derive(Debug)]
+pub(super) struct Hold {
     lease: Lease,
     client: Arc<Client>,
     /// For a drop outside any runtime.
     runtime: Handle,
-    ttl: Duration,
+    keeping: Keeping,
+    ended: bool,
+}
+
+/// How a hold is kept, and ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Keeping {
+    /// What is asked for at each renewal.
+    pub(super) ttl: Duration,
+    /// When the request was sent that was granted.
+    pub(super) since: Moment,
     /// Until when the lock is to stay taken whatever happens.
-    stay_until: Moment,
-    released: bool,
+    pub(super) stay_until: Moment,
+    /// The tick it is for.
+    pub(super) tick: Option<Tick>,
+    /// The tick that is used up when work ended well.
+    pub(super) done: Option<Tick>,
 }
 
 /// What a release found.
@@ -42,17 +68,33 @@ pub enum ReleaseOutcome {
     Released,
     /// It had been lost before.
     AlreadyLost(LossReason),
+    /// Another share of the guard still holds it ([`LeaseGuard::share`]).
+    StillShared,
 }
 
 impl LeaseGuard {
-    pub(super) fn new(lease: Lease, client: Arc<Client>, ttl: Duration, stay_until: Moment) -> Self {
-        Self { lease, client, runtime: Handle::current(), ttl, stay_until, released: false }
+    pub(super) fn new(lease: Lease, client: Arc<Client>, keeping: Keeping) -> Self {
+        Self(Arc::new(Hold { lease, client, runtime: Handle::current(), keeping, ended: false }))
     }
 
     /// The lease that this guard keeps.
     #[must_use]
     pub fn lease(&self) -> &Lease {
-        &self.lease
+        &self.0.lease
+    }
+
+    /// Another guard of the same hold, for a task that works under it too: same owner, same token, no request. The lock is
+    /// given back when the last share is released or dropped.
+    pub fn share(&self) -> Self {
+        Self(self.0.clone())
+    }
+
+    pub(super) fn of(hold: Arc<Hold>) -> Self {
+        Self(hold)
+    }
+
+    pub(super) fn downgrade(&self) -> Weak<Hold> {
+        Arc::downgrade(&self.0)
     }
 
     /// Gives the lock back and says whether it was still ours. Nobody believes in the lease from the moment of the call.
@@ -60,13 +102,23 @@ impl LeaseGuard {
     /// Dropping the future doesn't undo it: the release goes on behind it. While the store is out of reach it is tried
     /// again for as long as the lease had left.
     ///
+    /// A tick with [`retry`](crate::Lock::retry) is used up by it, if the lease was live and the work didn't say that it
+    /// [failed](Lease::fail); a guard that is dropped uses up none.
+    ///
     /// # Errors
     /// The store's, when it could not be told; the lock is free after its ttl.
-    pub async fn release(mut self) -> Result<ReleaseOutcome, StoreError> {
+    pub async fn release(self) -> Result<ReleaseOutcome, StoreError> {
+        let Some(mut hold) = Arc::into_inner(self.0) else { return Ok(ReleaseOutcome::StillShared) };
+        let done = hold.keeping.done.filter(|_| !hold.lease.has_failed());
         // In the caller's runtime, which goes on as long as the caller does.
-        let Some(ending) = self.end(&Handle::current()) else { return Ok(ReleaseOutcome::Released) };
-        let told = self.client.behind.spawn(ending.at_store);
+        let ending = hold.end(done, &Handle::current());
+        let told = hold.client.behind.spawn(ending.at_store);
         match ending.phase {
+            // The store still has it as ours, and others may have it once it was told.
+            Phase::Lost(LossReason::AtMostFor) => {
+                let _ = told.await;
+                return Ok(ReleaseOutcome::AlreadyLost(LossReason::AtMostFor));
+            }
             Phase::Lost(reason) => return Ok(ReleaseOutcome::AlreadyLost(reason)),
             _ if ending.stays => return Ok(ReleaseOutcome::Released),
             _ => {}
@@ -80,30 +132,54 @@ impl LeaseGuard {
             }
         }
     }
+}
 
-    /// Ends the lease here and now, once, and says what is left to do.
-    fn end(&mut self, runtime: &Handle) -> Option<Ending> {
-        if std::mem::replace(&mut self.released, true) {
-            return None;
-        }
-        let (client, lease, stay_until) = (self.client.clone(), &self.lease, self.stay_until);
+impl Hold {
+    pub(super) fn is_of(&self, client: &Arc<Client>) -> bool {
+        Arc::ptr_eq(&self.client, client)
+    }
+
+    pub(super) fn tick(&self) -> Option<Tick> {
+        self.keeping.tick
+    }
+
+    /// Ends the lease here and now, and says what is left to do.
+    fn end(&mut self, done: Option<Tick>, runtime: &Handle) -> Ending {
+        self.ended = true;
+        let (client, lease, Keeping { ttl, stay_until, .. }) = (self.client.clone(), &self.lease, self.keeping);
         let deadline = lease.deadline();
         let phase = lease.end();
         client.keeper.forget(lease);
-        let request = ReleaseRequest::new(lease.name().clone(), lease.owner(), Some(lease.token()));
+        self.tell(phase);
+        let mut request = ReleaseRequest::new(lease.name().clone(), lease.owner(), Some(lease.token()));
         let now = client.clock.now();
         let by_process = client.provider.capabilities().minimum_hold == KeptBy::Process;
         let stays = phase == Phase::Released && by_process && stay_until > now;
+        if phase == Phase::Released {
+            request.done = done;
+        }
         let at_store: BoxFuture<'static, _> = if stays {
             let kept = lease.again_until(deadline);
-            client.keeper.keep(kept.clone(), self.ttl, self.ttl, now, runtime);
+            client.keeper.keep(kept.clone(), ttl, ttl, now, runtime);
             Box::pin(stay(client, kept, request, stay_until))
         } else {
-            // A lost lease is given back as well, once: the store may still have it as ours (at-most-for, a late renewal).
-            let patience = if phase == Phase::Released { deadline.since(now) } else { Duration::ZERO };
+            // A lost lease is given back as well: the store may still have it as ours (at-most-for, a late renewal).
+            let patience = match phase {
+                Phase::Released => deadline.since(now),
+                Phase::Lost(LossReason::AtMostFor) => PATIENCE,
+                _ => Duration::ZERO,
+            };
             Box::pin(async move { client.give_back(request, Some(stay_until), patience).await })
         };
-        Some(Ending { phase, stays, at_store })
+        Ending { phase, stays, at_store }
+    }
+
+    fn tell(&self, phase: Phase) {
+        let (class, since) = (self.lease.class(), self.keeping.since);
+        self.client.tell(class, |now| match phase {
+            Phase::Lost(reason) => Event::Lost { reason, held: now.since(since) },
+            _ => Event::Released { held: now.since(since) },
+        });
     }
 }
 
@@ -119,16 +195,19 @@ impl Deref for LeaseGuard {
     type Target = Lease;
 
     fn deref(&self) -> &Lease {
-        &self.lease
+        &self.0.lease
     }
 }
 
-impl Drop for LeaseGuard {
+impl Drop for Hold {
     fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
         let name = self.lease.name().clone();
         // The runtime of the drop if there is one, else the one that acquired; if that is gone the ttl frees the lock.
         let runtime = Handle::try_current().unwrap_or_else(|_| self.runtime.clone());
-        let Some(ending) = self.end(&runtime) else { return };
+        let ending = self.end(None, &runtime);
         let work = async move {
             if let Err(error) = ending.at_store.await {
                 tracing::warn!(lock = %name, %error, "a dropped lock could not be released; its ttl frees it");

@@ -10,8 +10,11 @@ use tokio::{
     sync::{Notify, Semaphore},
 };
 
-use super::error::LossReason;
-use super::lease::{Extended, Lease, Phase};
+use super::{
+    error::LossReason,
+    lease::{Extended, Lease, Phase},
+    observer::{Event, Watched},
+};
 use crate::{
     agenda::Agenda,
     clock::{Clock, Moment},
@@ -30,6 +33,7 @@ pub(super) struct Keeper {
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     timing: Timing,
+    watched: Watched,
     book: Mutex<Book>,
     /// Told when the first entry of the agenda became an earlier one.
     earlier: Notify,
@@ -70,9 +74,10 @@ impl Keeper {
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
         timing: Timing,
+        watched: Watched,
     ) -> Self {
         let places = Arc::new(Semaphore::new(BATCHES_UNDER_WAY));
-        Self { provider, clock, entropy, timing, book: Mutex::default(), earlier: Notify::new(), places }
+        Self { provider, clock, entropy, timing, watched, book: Mutex::default(), earlier: Notify::new(), places }
     }
 
     /// Keeps this lease renewed until it ends, from this moment on. `granted` is what the store granted with it.
@@ -159,18 +164,14 @@ impl Keeper {
     fn attempt(&self, book: &mut Book, owner: OwnerId, now: Moment) -> Option<(Lease, RenewRequest)> {
         let kept = book.kept.get(owner)?;
         let lease = kept.lease.clone();
-        let Phase::Live { deadline } = lease.phase() else {
+        let Phase::Live(term) = lease.phase() else {
             // Lost at its deadline, or at the end of its at-most-for: the guard gives it back when it is dropped.
             tracing::warn!(lock = %lease.name(), token = %lease.token(), phase = ?lease.phase(), "a lease ended");
             book.kept.remove(owner);
             return None;
         };
-        if lease.is_capped() {
-            book.reschedule(owner, deadline, false);
-            return None;
-        }
         let request = RenewRequest::new(lease.name().clone(), owner, lease.token(), kept.ttl);
-        let again = (now + Timing::attempt_timeout(kept.granted)).min(deadline);
+        let again = (now + Timing::attempt_timeout(kept.granted)).min(term.deadline());
         book.reschedule(owner, again, false);
         Some((lease, request))
     }
@@ -186,9 +187,15 @@ impl Keeper {
         let mut orphans = Vec::new();
         for ((lease, request), outcome) in leases.iter().zip(&requests).zip(outcomes) {
             match outcome {
-                Ok(Renewed::Held(granted)) => orphans.extend(self.renewed(lease, request, sent, granted)),
+                Ok(Renewed::Held(granted)) => {
+                    self.watched.tell(lease.class(), || Event::Renewed);
+                    orphans.extend(self.renewed(lease, request, sent, granted));
+                }
                 Ok(Renewed::Lost) => self.lost(lease),
-                Err(error) => self.failed(request, &error, now, luck),
+                Err(error) => {
+                    self.watched.tell(lease.class(), || Event::RenewalFailed { kind: error.kind() });
+                    self.failed(request, &error, now, luck);
+                }
             }
         }
         self.earlier.notify_one();

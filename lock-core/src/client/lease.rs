@@ -1,6 +1,15 @@
 //! The lease as its holder sees it: what may be believed, and until when.
 
-use std::{fmt, future::Future, sync::Arc, task::Poll, time::Duration};
+use std::{
+    fmt,
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Poll,
+    time::Duration,
+};
 
 use tokio::sync::watch;
 
@@ -24,17 +33,35 @@ struct Inner {
     owner: OwnerId,
     token: FencingToken,
     clock: Arc<dyn Clock>,
-    /// The end of at-most-for: no renewal goes beyond it.
-    cap: Option<Moment>,
+    /// What the application calls this use of the lock, for its metrics.
+    class: Option<Arc<str>>,
     phase: watch::Sender<Phase>,
+    /// Whether the work said that it failed.
+    failed: AtomicBool,
 }
 
 /// A lease is live, then ended; it never comes back (law 10).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    Live { deadline: Moment },
+    Live(Term),
     Released,
     Lost(LossReason),
+}
+
+/// Until when a lease is live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Term {
+    /// What may be believed of what the store granted.
+    granted: Moment,
+    /// The end of at-most-for.
+    cap: Option<Moment>,
+}
+
+impl Term {
+    /// The earlier of the two: no renewal goes beyond the cap.
+    pub(super) fn deadline(self) -> Moment {
+        self.cap.map_or(self.granted, |cap| self.granted.min(cap))
+    }
 }
 
 /// What came of a good renewal.
@@ -53,14 +80,23 @@ impl Lease {
         deadline: Moment,
         cap: Option<Moment>,
     ) -> Self {
-        let deadline = cap.map_or(deadline, |cap| deadline.min(cap));
-        Self(Arc::new(Inner { name, owner, token, clock, cap, phase: watch::Sender::new(Phase::Live { deadline }) }))
+        let phase = watch::Sender::new(Phase::Live(Term { granted: deadline, cap }));
+        Self(Arc::new(Inner { name, owner, token, clock, class: None, phase, failed: false.into() }))
+    }
+
+    /// The same, of this class; only for a lease that nobody has seen yet.
+    pub(super) fn of_class(mut self, class: Option<Arc<str>>) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.class = class;
+        }
+        self
     }
 
     /// The same hold, as a lease of its own: for keeping a lock taken that its holder has let go.
     pub(super) fn again_until(&self, deadline: Moment) -> Self {
         let inner = &self.0;
         Self::new(inner.name.clone(), inner.owner, inner.token, inner.clock.clone(), deadline, None)
+            .of_class(inner.class.clone())
     }
 
     /// Which lock.
@@ -84,7 +120,7 @@ impl Lease {
     /// Whether the lock is still ours, by the clock as it is now. Once `false`, always `false`.
     #[must_use]
     pub fn is_valid(&self) -> bool {
-        matches!(self.phase(), Phase::Live { .. })
+        matches!(self.phase(), Phase::Live(_))
     }
 
     /// For how long it may still be believed if no renewal comes; zero once it ended.
@@ -97,7 +133,7 @@ impl Lease {
     #[must_use]
     pub fn deadline(&self) -> Moment {
         match self.phase() {
-            Phase::Live { deadline } => deadline,
+            Phase::Live(term) => term.deadline(),
             Phase::Released | Phase::Lost(_) => Moment::from_nanos(0),
         }
     }
@@ -108,10 +144,34 @@ impl Lease {
     /// [`Lost`] once the lease has ended, and why; also after its release, for work that outlived it.
     pub fn check(&self) -> Result<(), Lost> {
         match self.phase() {
-            Phase::Live { .. } => Ok(()),
+            Phase::Live(_) => Ok(()),
             Phase::Lost(reason) => Err(self.loss(reason)),
             Phase::Released => Err(self.loss(LossReason::Released)),
         }
+    }
+
+    /// Moves the end of at-most-for by this much; where there is none, nothing needs to be moved. No request: the lease is
+    /// renewed up to its end anyway.
+    ///
+    /// # Errors
+    /// [`Lost`] if the lease has ended: what is over stays over.
+    pub fn extend_at_most(&self, by: Duration) -> Result<(), Lost> {
+        self.change(|term| Some(Phase::Live(Term { cap: term.cap.map(|cap| cap + by), ..term })));
+        self.check()
+    }
+
+    /// Says that the work failed, though it will end like work that didn't: a tick that is used up by work well done
+    /// ([`Lock::retry`](crate::Lock::retry)) isn't, so that somebody runs it again.
+    pub fn fail(&self) {
+        self.0.failed.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn has_failed(&self) -> bool {
+        self.0.failed.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn class(&self) -> Option<&str> {
+        self.0.class.as_deref()
     }
 
     /// Returns when the lease is lost, and why; never after a normal release.
@@ -126,10 +186,10 @@ impl Lease {
                 match lease.phase() {
                     Phase::Lost(reason) => return reason,
                     Phase::Released => std::future::pending().await,
-                    Phase::Live { deadline } => tokio::select! {
+                    Phase::Live(term) => tokio::select! {
                         // The sender lives in `lease`, so this can't fail.
                         _ = phases.changed() => {}
-                        () = lease.0.clock.sleep_until(deadline) => {}
+                        () = lease.0.clock.sleep_until(term.deadline()) => {}
                     },
                 }
             }
@@ -159,16 +219,15 @@ impl Lease {
     pub(super) fn phase(&self) -> Phase {
         let phase = *self.0.phase.borrow();
         match phase {
-            Phase::Live { deadline } if self.0.clock.now() >= deadline => self.change(|_| None),
+            Phase::Live(term) if self.0.clock.now() >= term.deadline() => self.change(|_| None),
             phase => phase,
         }
     }
 
     /// Raises the deadline after an acknowledged renewal; never lowers it, never revives.
     pub(super) fn extend(&self, deadline: Moment) -> Extended {
-        let deadline = self.0.cap.map_or(deadline, |cap| deadline.min(cap));
-        let after = self.change(|held| Some(Phase::Live { deadline: held.max(deadline) }));
-        if matches!(after, Phase::Live { .. }) { Extended::Live } else { Extended::TooLate }
+        let after = self.change(|term| Some(Phase::Live(Term { granted: term.granted.max(deadline), ..term })));
+        if matches!(after, Phase::Live(_)) { Extended::Live } else { Extended::TooLate }
     }
 
     /// Ends it as lost, unless it has ended.
@@ -199,21 +258,16 @@ impl Lease {
         .await
     }
 
-    /// Whether no renewal can move the deadline any further.
-    pub(super) fn is_capped(&self) -> bool {
-        self.0.cap.is_some_and(|cap| matches!(*self.0.phase.borrow(), Phase::Live { deadline } if deadline >= cap))
-    }
-
     /// The one way to change the phase: from live only, and only after a passed deadline was noticed.
-    fn change(&self, next: impl FnOnce(Moment) -> Option<Phase>) -> Phase {
+    fn change(&self, next: impl FnOnce(Term) -> Option<Phase>) -> Phase {
         let mut after = Phase::Released;
         self.0.phase.send_if_modified(|phase| {
             let before = *phase;
-            if let Phase::Live { deadline } = before {
-                if self.0.clock.now() >= deadline {
-                    let capped = self.0.cap.is_some_and(|cap| deadline >= cap);
+            if let Phase::Live(term) = before {
+                if self.0.clock.now() >= term.deadline() {
+                    let capped = term.cap.is_some_and(|cap| term.granted >= cap);
                     *phase = Phase::Lost(if capped { LossReason::AtMostFor } else { LossReason::Expired });
-                } else if let Some(next) = next(deadline) {
+                } else if let Some(next) = next(term) {
                     *phase = next;
                 }
             }
@@ -308,8 +362,24 @@ mod tests {
         let cap = clock.now() + Duration::from_secs(15);
         lease.extend(clock.now() + Duration::from_secs(60));
         assert_eq!(lease.deadline(), cap);
-        assert!(lease.is_capped());
         assert_eq!(lease.lost().await, LossReason::AtMostFor);
+        assert!(lease.extend_at_most(Duration::from_secs(60)).is_err(), "what is over stays over");
+        assert!(!lease.is_valid());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn extended_at_most_for_ends_later_and_never_after_what_was_granted() {
+        let clock = Arc::new(TestClock::new());
+        let (start, lease) = (clock.now(), lease(&clock, 10, Some(5)));
+        let lost = lease.lost();
+        lease.extend_at_most(Duration::from_secs(3)).unwrap();
+        assert_eq!(lost.await, LossReason::AtMostFor);
+        assert!(clock.now().since(start).as_secs_f64() - 8.0 < 0.005);
+
+        let capped = self::lease(&clock, 10, Some(5));
+        capped.extend_at_most(Duration::from_secs(60)).unwrap();
+        assert_eq!(capped.remaining(), Duration::from_secs(10));
+        assert_eq!(capped.lost().await, LossReason::Expired);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,35 +1,36 @@
 //! What somebody wants of a lock, and how it is said.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use super::{
     acquire::{Wish, acquire},
     error::LockError,
     guard::LeaseGuard,
-    lease::Lease,
     locks::Client,
 };
 use crate::{
     error::{ErrorKind, StoreError},
     name::LockName,
     request::{Mode, ReleaseRequest},
+    tick::{Tick, TickUse},
 };
-
-/// How long `run` waits for the release of its lock.
-const RELEASE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A lock to be acquired: [`Locks::lock`](crate::Locks::lock) makes it, the methods say how it is wanted.
 #[derive(Clone, Debug)]
 #[must_use = "nothing is acquired until `run`, `acquire` or `try_acquire` is awaited"]
 pub struct Lock {
-    client: Arc<Client>,
-    name: String,
+    pub(super) client: Arc<Client>,
+    pub(super) name: String,
     ttl: Duration,
     wait: Option<Duration>,
     fair: bool,
-    at_most_for: Option<Duration>,
+    pub(super) at_most_for: Option<Duration>,
     at_least_for: Duration,
     label: String,
+    class: Option<Arc<str>>,
+    pub(super) tick: Option<Tick>,
+    tick_use: TickUse,
+    pub(super) reentrant: bool,
 }
 
 impl Lock {
@@ -46,6 +47,10 @@ impl Lock {
             at_most_for: None,
             at_least_for: Duration::ZERO,
             label: String::new(),
+            class: None,
+            tick: None,
+            tick_use: TickUse::AtGrant,
+            reentrant: false,
         }
     }
 
@@ -100,13 +105,65 @@ impl Lock {
         self
     }
 
+    /// Which kind of use this is, for metrics: `invoice` for the locks `invoice-1`, `invoice-2`…, so that there are few.
+    pub fn class(mut self, class: impl Into<Arc<str>>) -> Self {
+        self.class = Some(class.into());
+        self
+    }
+
+    /// Is for this scheduled time: granted only if no grant was made for it, or a later one, before. So a job runs at most
+    /// once per tick over all processes, however short it is and however far their clocks differ.
+    ///
+    /// The grant uses the tick up, in the same step at the store. If the holder then dies, or the answer of the store is
+    /// lost, that tick isn't run at all; [`retry`](Self::retry) is the other choice. The store remembers the last tick of
+    /// a lock for as long as its token.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), lock_core::LockError> {
+    /// use std::time::SystemTime;
+    /// use lock_core::{Locks, MemoryLocks, Outcome, Skipped};
+    ///
+    /// let locks = Locks::new(MemoryLocks::new());
+    /// let fired_at = SystemTime::UNIX_EPOCH; // what the scheduler planned
+    /// let job = || locks.lock("report").tick(fired_at).run_or_skip(|_| async { "sent" });
+    /// assert_eq!(job().await?, Outcome::Ran("sent"));
+    /// assert!(matches!(job().await?, Outcome::Skipped(Skipped::Finished(_))));
+    /// # Ok(()) }
+    /// ```
+    pub fn tick(mut self, tick: impl Into<Tick>) -> Self {
+        self.tick = Some(tick.into());
+        self
+    }
+
+    /// Lets a tick be run again whose run failed, panicked, was dropped, lost its lease or died with its process: it is
+    /// used up by the release after work that ended well, and not by the grant. So it runs at least once, if anybody
+    /// still asks for it. Without a tick it says nothing.
+    ///
+    /// With a guard, the release is what says that the work ended well, unless [`Lease::fail`](crate::Lease::fail) was
+    /// called; a drop doesn't.
+    pub fn retry(mut self) -> Self {
+        self.tick_use = TickUse::AtRelease;
+        self
+    }
+
+    /// Lets [`run`](Self::run) and its kin join: work that runs under this lock already, in the same task and by a clone
+    /// of the same [`Locks`](crate::Locks), does this work under the same lease, without a request.
+    ///
+    /// The joined work has an at-most-for of its own, if that is set; its other wishes are those of the lease it joins.
+    /// Across tasks it is a second owner, as without this. A guard that was [acquired](Self::acquire) is nothing that
+    /// work runs under.
+    pub fn reentrant(mut self) -> Self {
+        self.reentrant = true;
+        self
+    }
+
     /// Acquires it, waiting as was said.
     ///
     /// Cancel safe: dropped at any point, it leaves nothing held and no place in a queue; what may have been granted is
     /// released behind it.
     ///
     /// # Errors
-    /// [`LockError::Busy`] when the time to wait is over, [`LockError::Store`] when the store refused the wish or, to one
+    /// [`LockError::Busy`] when the time to wait is over, [`LockError::Finished`] when the tick it is for was used up, [`LockError::Store`] when the store refused the wish or, to one
     /// that doesn't wait, was out of reach. A waiting one goes on through outages until its time is over, and is then told
     /// what the store said, or failed with, last. [`LockError::Lost`] if the answer took longer than at-most-for.
     ///
@@ -117,7 +174,7 @@ impl Lock {
         acquire(client, wish).await
     }
 
-    /// Acquires it if it can be had now; `None` if somebody else holds it.
+    /// Acquires it if it can be had now; `None` if somebody else holds it, or its tick was used up.
     ///
     /// # Errors
     /// [`LockError::Store`], as for [`acquire`](Self::acquire). Cancel safe in the same way.
@@ -127,43 +184,9 @@ impl Lock {
     pub async fn try_acquire(self) -> Result<Option<LeaseGuard>, LockError> {
         match self.no_wait().acquire().await {
             Ok(guard) => Ok(Some(guard)),
-            Err(LockError::Busy(_)) => Ok(None),
+            Err(LockError::Busy(_) | LockError::Finished(_)) => Ok(None),
             Err(error) => Err(error),
         }
-    }
-
-    /// Acquires it, does the work, and releases it.
-    ///
-    /// When the lease is lost the work's future is *dropped*, before the store may give the lock to another; after a stop
-    /// of the process it isn't polled again. What it does between two `await`s can't be stopped from outside: let it look
-    /// at [`Lease::check`]. A task that it spawns is not dropped with it. Dropping this
-    /// future drops the work and releases the lock.
-    ///
-    /// # Errors
-    /// Those of [`acquire`](Self::acquire), and [`LockError::Lost`] when the lease ended before the work did. A release
-    /// that fails is logged and left to the ttl, one that takes longer than 5 s goes on behind: the work was done.
-    ///
-    /// # Panics
-    /// Outside a tokio runtime.
-    pub async fn run<T, F, W>(self, work: F) -> Result<T, LockError>
-    where
-        F: FnOnce(Lease) -> W,
-        W: Future<Output = T>,
-    {
-        let guard = self.clone().acquire().await?;
-        let lease = guard.lease().clone();
-        // The work's future is gone when this ends, before the lock is given back.
-        let done = lease.while_held(work(lease.clone())).await;
-        let clock = self.client.clock.clone();
-        tokio::select! {
-            released = guard.release() => if let Err(error) = released {
-                tracing::warn!(lock = %lease.name(), %error, "the work is done, its lock could not be released; its ttl frees it");
-            },
-            () = clock.sleep_until(clock.now() + RELEASE_PATIENCE) => {
-                tracing::warn!(lock = %lease.name(), "the work is done, the release of its lock takes long and goes on behind");
-            }
-        }
-        Ok(done?)
     }
 
     fn wish(self) -> Result<(Arc<Client>, Wish), StoreError> {
@@ -187,6 +210,9 @@ impl Lock {
             at_most_for: self.at_most_for,
             at_least_for: self.at_least_for,
             label: self.label,
+            class: self.class,
+            tick: self.tick,
+            tick_use: self.tick_use,
         };
         Ok((self.client, wish))
     }

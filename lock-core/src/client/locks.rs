@@ -4,7 +4,12 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use tokio_util::task::TaskTracker;
 
-use super::{keeper::Keeper, lock::Lock, queue::LocalQueues};
+use super::{
+    keeper::Keeper,
+    lock::Lock,
+    observer::{Event, Observer, Watched},
+    queue::LocalQueues,
+};
 use crate::{
     clock::{Clock, Moment, SystemClock},
     entropy::{Entropy, OsEntropy},
@@ -46,6 +51,7 @@ pub(super) struct Client {
     pub(super) timing: Timing,
     pub(super) queues: Arc<LocalQueues>,
     pub(super) keeper: Arc<Keeper>,
+    watched: Watched,
     /// Releases that nobody awaits. Always closed, which means that it can be waited for.
     pub(super) behind: TaskTracker,
 }
@@ -58,6 +64,7 @@ pub struct LocksBuilder {
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     timing: Timing,
+    observer: Option<Arc<dyn Observer>>,
 }
 
 impl Locks {
@@ -74,7 +81,13 @@ impl Locks {
 
     /// The same, for a store that is shared already.
     pub fn builder_shared(provider: Arc<dyn LockProvider>) -> LocksBuilder {
-        LocksBuilder { provider, clock: Arc::new(SystemClock), entropy: Arc::new(OsEntropy), timing: Timing::default() }
+        LocksBuilder {
+            provider,
+            clock: Arc::new(SystemClock),
+            entropy: Arc::new(OsEntropy),
+            timing: Timing::default(),
+            observer: None,
+        }
     }
 
     /// A lock of this name, to be acquired. The name is checked when it is.
@@ -128,22 +141,34 @@ impl LocksBuilder {
         self
     }
 
+    /// With somebody who is told what happens to the locks, for metrics.
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observer = Some(observer);
+        self
+    }
+
     /// The client. Where the store takes many operations in one request, concurrent ones are sent together.
     #[must_use]
     pub fn build(self) -> Locks {
-        let Self { provider, clock, entropy, timing } = self;
-        let keeper = Arc::new(Keeper::new(provider.clone(), clock.clone(), entropy.clone(), timing));
+        let Self { provider, clock, entropy, timing, observer } = self;
+        let watched = Watched { store: provider.capabilities().store, observer };
+        let keeper = Arc::new(Keeper::new(provider.clone(), clock.clone(), entropy.clone(), timing, watched.clone()));
         let provider = match provider.capabilities().grouping {
             Some(_) => Arc::new(Grouped::new(provider)),
             None => provider,
         };
         let behind = TaskTracker::new();
         behind.close();
-        Locks(Arc::new(Client { provider, clock, entropy, timing, queues: Arc::default(), keeper, behind }))
+        Locks(Arc::new(Client { provider, clock, entropy, timing, queues: Arc::default(), keeper, watched, behind }))
     }
 }
 
 impl Client {
+    /// Tells whoever watches; `event` is given the time it is.
+    pub(super) fn tell(&self, class: Option<&str>, event: impl FnOnce(Moment) -> Event) {
+        self.watched.tell(class, || event(self.clock.now()));
+    }
+
     /// Gives a lock back; while the store is out of reach it tries again until `patience` is over, at least once.
     ///
     /// The lock stays taken until `stay_until`, if that is later. After an attempt that may have been applied, "not yours" means that it was.

@@ -1,0 +1,94 @@
+//! What happens to locks, told to whoever counts it.
+
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
+
+use super::error::{LockError, LossReason};
+use crate::error::ErrorKind;
+
+/// Is told what happens to the locks of one client, for metrics: see [`LocksBuilder::observer`](crate::LocksBuilder::observer).
+///
+/// It is called in the midst of the work, so it must not block. One that panics is not asked to account for it: the panic
+/// goes no further, and no lease suffers.
+pub trait Observer: fmt::Debug + Send + Sync + 'static {
+    /// Something happened to a lock of this store, and of the class that the application gave it
+    /// ([`Lock::class`](crate::Lock::class)). Names of locks are not told: metrics must be bounded.
+    fn observed(&self, store: &'static str, class: Option<&str>, event: &Event);
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A lock was granted, after this time in all.
+    Acquired {
+        /// From the call to the grant.
+        waited: Duration,
+    },
+    /// Somebody else held it until the time to wait was over.
+    Busy {
+        /// From the call to its end.
+        waited: Duration,
+    },
+    /// The tick that was asked for was used up.
+    Finished,
+    /// It could not be acquired for another reason.
+    AcquireFailed {
+        /// What went wrong; `None` if the grant came too late to be believed.
+        kind: Option<ErrorKind>,
+    },
+    /// A lease was renewed.
+    Renewed,
+    /// A renewal failed, or nobody knows; the lease holds until its deadline.
+    RenewalFailed {
+        /// What went wrong.
+        kind: ErrorKind,
+    },
+    /// A guard ended whose lease had been lost.
+    Lost {
+        /// Why.
+        reason: LossReason,
+        /// From the request that was granted to the end of the guard.
+        held: Duration,
+    },
+    /// A guard gave its lock back; whether the store took it is not known yet.
+    Released {
+        /// From the request that was granted to the release.
+        held: Duration,
+    },
+}
+
+impl Event {
+    /// What an acquire came to.
+    pub(super) fn of_acquire<T>(outcome: &Result<T, LockError>, waited: Duration) -> Self {
+        match outcome {
+            Ok(_) => Self::Acquired { waited },
+            Err(LockError::Busy(_)) => Self::Busy { waited },
+            Err(LockError::Finished(_)) => Self::Finished,
+            Err(LockError::Lost(_)) => Self::AcquireFailed { kind: None },
+            Err(LockError::Store(error)) => Self::AcquireFailed { kind: Some(error.kind()) },
+        }
+    }
+}
+
+/// The observer of a client, if it has one, and what is the same each time.
+#[derive(Clone, Debug)]
+pub(super) struct Watched {
+    pub(super) store: &'static str,
+    pub(super) observer: Option<Arc<dyn Observer>>,
+}
+
+impl Watched {
+    /// Tells it; what it takes to say is only worked out if somebody listens.
+    pub(super) fn tell(&self, class: Option<&str>, event: impl FnOnce() -> Event) {
+        let Some(observer) = &self.observer else { return };
+        let event = event();
+        if catch_unwind(AssertUnwindSafe(|| observer.observed(self.store, class, &event))).is_err() {
+            tracing::error!(?event, "the observer of locks panicked");
+        }
+    }
+}
