@@ -5,7 +5,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -70,6 +70,7 @@ struct Inner {
     capabilities: Capabilities,
     script: Mutex<Script>,
     down: AtomicBool,
+    nodes: AtomicU64,
 }
 
 #[derive(Default)]
@@ -112,13 +113,22 @@ impl Stage {
         let store = MemoryLocks::with_clock(clock.clone());
         let mut capabilities = store.capabilities().clone();
         change(&mut capabilities);
-        Self(Arc::new(Inner { store, clock, capabilities, script: Mutex::default(), down: false.into() }))
+        Self(Arc::new(Inner {
+            store,
+            clock,
+            capabilities,
+            script: Mutex::default(),
+            down: false.into(),
+            nodes: 0.into(),
+        }))
     }
 
-    /// A node: a client of this store, on its clock, whose chance is the same in each run.
+    /// A node: a client of this store, on its clock, whose chance is its own and the same in each run.
     #[must_use]
     pub fn locks(&self) -> Locks {
-        Locks::builder(self.clone()).clock(self.0.clock.clone()).entropy(Arc::new(SeededEntropy::new(42))).build()
+        // Two nodes with the same chance would be one owner.
+        let seed = 42 + self.0.nodes.fetch_add(1, Ordering::SeqCst);
+        Locks::builder(self.clone()).clock(self.0.clock.clone()).entropy(Arc::new(SeededEntropy::new(seed))).build()
     }
 
     /// The clock: to let time pass as in a suspend of the machine, or to step the wall clock.
@@ -243,16 +253,19 @@ impl LockProvider for Stage {
     }
 
     async fn acquire(&self, request: &AcquireRequest) -> Result<Acquired, StoreError> {
+        request.check(&self.0.capabilities)?;
         self.count(Operation::Acquire);
         self.meet(Operation::Acquire, self.0.store.acquire(request)).await
     }
 
     async fn renew(&self, request: &RenewRequest) -> Result<Renewed, StoreError> {
+        request.check(&self.0.capabilities)?;
         self.count(Operation::Renew);
         self.meet(Operation::Renew, self.0.store.renew(request)).await
     }
 
     async fn release(&self, request: &ReleaseRequest) -> Result<Released, StoreError> {
+        request.check(&self.0.capabilities)?;
         self.count(Operation::Release);
         self.meet(Operation::Release, self.0.store.release(request)).await
     }
