@@ -1,6 +1,6 @@
 //! From a URL to a store.
 
-use lock_core::{ErrorKind, Locks, MemoryLocks, StoreError};
+use lock_core::{ErrorKind, LockProvider, Locks, MemoryLocks, StoreError};
 
 /// The stores of this crate: URL schemes, the word for the store, and the feature that brings it.
 const STORES: [Store; 8] = [
@@ -38,23 +38,31 @@ struct Store {
 pub async fn connect(url: &str) -> Result<Locks, StoreError> {
     let scheme = scheme(url)?;
     match scheme.as_str() {
-        "memory" => Ok(Locks::new(MemoryLocks::new())),
+        "memory" => Ok(locks(MemoryLocks::new())),
         #[cfg(feature = "sqlite")]
-        "sqlite" => Ok(Locks::new(lock_sqlite::SqliteLocks::connect(url).await?)),
+        "sqlite" => Ok(locks(lock_sqlite::SqliteLocks::connect(url).await?)),
         #[cfg(feature = "postgres")]
-        "postgres" | "postgresql" => Ok(Locks::new(lock_postgres::PostgresLocks::connect(url).await?)),
+        "postgres" | "postgresql" => Ok(locks(lock_postgres::PostgresLocks::connect(url).await?)),
         #[cfg(feature = "redis")]
-        "redlock" | "redlocks" => Ok(Locks::new(lock_redis::Redlock::connect(url).await?)),
+        "redlock" | "redlocks" => Ok(locks(lock_redis::Redlock::connect(url).await?)),
         #[cfg(feature = "redis")]
-        redis if redis.starts_with("redis") => Ok(Locks::new(lock_redis::RedisLocks::connect(url).await?)),
+        redis if redis.starts_with("redis") => Ok(locks(lock_redis::RedisLocks::connect(url).await?)),
         #[cfg(feature = "mongo")]
-        "mongodb" | "mongodb+srv" => Ok(Locks::new(lock_mongo::MongoLocks::connect(url).await?)),
+        "mongodb" | "mongodb+srv" => Ok(locks(lock_mongo::MongoLocks::connect(url).await?)),
         #[cfg(feature = "etcd")]
-        "etcd" | "etcds" => Ok(Locks::new(lock_etcd::EtcdLocks::connect(url).await?)),
+        "etcd" | "etcds" => Ok(locks(lock_etcd::EtcdLocks::connect(url).await?)),
         #[cfg(feature = "zookeeper")]
-        "zookeeper" => Ok(Locks::new(lock_zookeeper::ZooKeeperLocks::connect(url).await?)),
+        "zookeeper" => Ok(locks(lock_zookeeper::ZooKeeperLocks::connect(url).await?)),
         other => Err(not_here(other)),
     }
+}
+
+/// A client, which counts what happens where that feature is on.
+fn locks(provider: impl LockProvider) -> Locks {
+    let builder = Locks::builder(provider);
+    #[cfg(feature = "metrics")]
+    let builder = builder.observer(std::sync::Arc::new(crate::metrics::Metrics));
+    builder.build()
 }
 
 /// The statements that make what a store keeps its locks in, for an administrator to run; `schema` where it has one (on
@@ -83,7 +91,10 @@ pub fn schema_ddl(store: &str, schema: Option<&str>) -> Result<String, StoreErro
 
 fn scheme(url: &str) -> Result<String, StoreError> {
     match url.split_once(':') {
-        Some((scheme, _)) if !scheme.is_empty() && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+') => {
+        // The characters of a scheme, as RFC 3986 has them (section 3.1).
+        Some((scheme, _))
+            if !scheme.is_empty() && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b)) =>
+        {
             Ok(scheme.to_ascii_lowercase())
         }
         // The text may be a mangled URL with a password in it: it is not repeated.
@@ -127,6 +138,19 @@ mod tests {
             let error = connect(bad).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{bad:?}");
             assert!(!error.to_string().contains("secret"), "{error}");
+        }
+    }
+
+    /// Every scheme that is told to people gets as far as its store, or names the feature that brings it.
+    #[tokio::test]
+    async fn no_scheme_is_unknown() {
+        for store in &STORES {
+            for scheme in store.schemes.iter().filter(|scheme| **scheme != "memory") {
+                // A URL that each store refuses before it sends anything.
+                let error = connect(&format!("{scheme}:///?nonsense=%zz&leasehold_nonsense=1")).await.err();
+                let text = error.map(|error| error.to_string()).unwrap_or_default();
+                assert!(!text.contains("is no store that") && !text.contains("is named by a URL"), "{scheme}: {text}");
+            }
         }
     }
 

@@ -34,12 +34,21 @@
 //! Each feature pulls in its own store and driver only. Every store crate is there under its own name as well
 //! ([`sqlite`], [`postgres`], [`redis`], [`mongo`], [`etcd`], [`zookeeper`]), for what a URL can't say: the application's own pool, a schema, a retention.
 
+#[doc(hidden)]
+#[path = "private.rs"]
+pub mod __private;
 mod connect;
+mod installed;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 
 pub use connect::{connect, schema_ddl};
+pub use installed::{install, installed, with_locks};
 pub use lock_core::*;
 #[cfg(feature = "etcd")]
 pub use lock_etcd as etcd;
+#[cfg(feature = "macros")]
+pub use lock_macros::locked;
 #[cfg(feature = "mongo")]
 pub use lock_mongo as mongo;
 #[cfg(feature = "postgres")]
@@ -51,7 +60,33 @@ pub use lock_sqlite as sqlite;
 #[cfg(feature = "zookeeper")]
 pub use lock_zookeeper as zookeeper;
 
+/// The lease that the running work is under: for the body of a function that is [`#[locked]`](macro@locked), and what it
+/// calls in the same task. [`current`] is the same for code that may run without one.
+///
+/// # Panics
+/// Outside of work under a lock.
+///
+/// ```
+/// # #[cfg(feature = "macros")] {
+/// #[leasehold::locked(name = "invoice-{id}")]
+/// async fn charge(id: u32) {
+///     let token = leasehold::lease!().token(); // for the resource that is written
+///     # _ = token;
+/// }
+/// # }
+/// ```
+#[macro_export]
+macro_rules! lease {
+    () => {
+        $crate::__private::lease()
+    };
+}
+
 /// What most programs need.
 pub mod prelude {
-    pub use lock_core::{FencingToken, Lease, LeaseGuard, LockError, Locks, LossReason};
+    pub use lock_core::{FencingToken, Lease, LeaseGuard, LockError, Locks, LossReason, Lost, Outcome, Skipped, Tick};
+
+    pub use crate::lease;
+    #[cfg(feature = "macros")]
+    pub use crate::locked;
 }

@@ -1,0 +1,4 @@
+#[leasehold::locked(name = "")]
+async fn job() {}
+
+fn main() {}

@@ -1,0 +1,4 @@
+#[leasehold::locked(name = "job", locks = "here")]
+async fn job() {}
+
+fn main() {}

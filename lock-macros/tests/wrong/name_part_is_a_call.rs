@@ -1,0 +1,4 @@
+#[leasehold::locked(name = "mail-{shard.next()}")]
+async fn job(shard: u32) {}
+
+fn main() {}

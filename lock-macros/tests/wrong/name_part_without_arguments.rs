@@ -1,0 +1,4 @@
+#[leasehold::locked(name = "mail-{}")]
+async fn job() {}
+
+fn main() {}

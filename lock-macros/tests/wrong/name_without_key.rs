@@ -1,0 +1,4 @@
+#[leasehold::locked("job")]
+async fn job() {}
+
+fn main() {}

@@ -1,0 +1,6 @@
+#[leasehold::locked(name = "job")]
+async fn job() -> ! {
+    loop {}
+}
+
+fn main() {}

@@ -1,0 +1,6 @@
+trait Job {
+    #[leasehold::locked(name = "job")]
+    async fn work(&self);
+}
+
+fn main() {}

@@ -1,0 +1,4 @@
+#[leasehold::locked(ttl = "5s")]
+async fn job() {}
+
+fn main() {}

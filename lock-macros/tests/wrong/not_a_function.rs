@@ -1,0 +1,4 @@
+#[leasehold::locked(name = "job")]
+struct Job;
+
+fn main() {}

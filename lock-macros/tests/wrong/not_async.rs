@@ -1,0 +1,4 @@
+#[leasehold::locked(name = "job")]
+fn job() {}
+
+fn main() {}

@@ -1,0 +1,4 @@
+#[leasehold::locked]
+async fn job() {}
+
+fn main() {}

@@ -1,0 +1,4 @@
+#[leasehold::locked(name = "job", retry)]
+async fn job() {}
+
+fn main() {}

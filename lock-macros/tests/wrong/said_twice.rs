@@ -1,0 +1,4 @@
+#[leasehold::locked(name = "job", ttl = "5s", ttl = "6s")]
+async fn job() {}
+
+fn main() {}

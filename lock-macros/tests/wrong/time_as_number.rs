@@ -1,0 +1,4 @@
+#[leasehold::locked(name = "job", ttl = 5)]
+async fn job() {}
+
+fn main() {}

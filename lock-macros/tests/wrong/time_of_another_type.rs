@@ -1,0 +1,4 @@
+#[leasehold::locked(name = "job", ttl = seconds)]
+async fn job(seconds: u64) {}
+
+fn main() {}

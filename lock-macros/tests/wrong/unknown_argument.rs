@@ -1,0 +1,4 @@
+#[leasehold::locked(name = "job", atmost = "5s")]
+async fn job() {}
+
+fn main() {}

@@ -1,0 +1,4 @@
+#[leasehold::locked(name = "mail-{shrad}")]
+async fn job(shard: u32, day: u32) {}
+
+fn main() {}

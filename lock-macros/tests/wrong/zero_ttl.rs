@@ -1,0 +1,4 @@
+#[leasehold::locked(name = "job", ttl = "0s")]
+async fn job() {}
+
+fn main() {}
