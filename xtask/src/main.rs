@@ -5,6 +5,7 @@
 #![allow(clippy::disallowed_methods)]
 
 mod bench;
+mod features;
 mod packages;
 mod results;
 mod table;
@@ -50,6 +51,8 @@ enum Task {
     ///
     /// As root, or by sudo that asks for no password. `cargo xtask test` does it by itself.
     Packages,
+    /// Check that each feature of the facade brings its own store and no other store's driver
+    Features,
     /// Start, list and remove the servers that the tests run against
     Testbed {
         #[command(subcommand)]
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
         Task::Test { filters } => test::run(&filters),
         Task::Bench { only } => bench::run(&only),
         Task::Packages => packages::install_missing().map(|()| ExitCode::SUCCESS),
+        Task::Features => features::check().map(|()| ExitCode::SUCCESS),
         Task::Testbed { action } => testbed::run(action),
     };
     outcome.unwrap_or_else(|message| {

@@ -67,8 +67,8 @@ fn redlock() -> Trial {
     match testbed::tests::private_redis_can_be_had() {
         Ok(()) => Trial::test("redlock", move || {
             let masters = masters().map_err(|missing| missing.to_string())?;
-            let places: Vec<&str> = masters.iter().map(|master| master.url().trim_start_matches("redis://")).collect();
-            on(Processes::on(format!("redlock://{}", places.join(",").replace("/0", ""))))
+            let places: Vec<&str> = masters.iter().map(|master| master.host_port()).collect();
+            on(Processes::on(format!("redlock://:leasehold@{}", places.join(","))))
         }),
         Err(missing) => without("redlock", missing),
     }
