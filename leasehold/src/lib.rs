@@ -90,3 +90,8 @@ pub mod prelude {
     #[cfg(feature = "macros")]
     pub use crate::locked;
 }
+
+/// The programs of the page on jobs, run as tests.
+#[cfg(all(doctest, feature = "macros"))]
+#[doc = include_str!("../../docs/jobs.md")]
+struct Jobs;
