@@ -60,6 +60,7 @@ async fn hold(locks: &Locks, name: &str, ttl: Duration) -> Result<(), Failure> {
                 return say(match guard.release().await? {
                     ReleaseOutcome::Released => "released",
                     ReleaseOutcome::AlreadyLost(_) => "lost",
+                    ReleaseOutcome::StillShared => "shared",
                 });
             }
             other => return Err(Failure::new(format!("there is no such order: {other}"))),

@@ -9,6 +9,8 @@
 //! the second run that it gets. That tick is used up, for its job may have done half of its work; the next one is run by
 //! the others as soon as the lock of the dead node is free.
 
+#![allow(clippy::disallowed_methods, reason = "this is where the program's time comes from")]
+
 use std::{
     collections::BTreeMap,
     error::Error,

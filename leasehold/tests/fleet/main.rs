@@ -101,7 +101,7 @@ fn fleet<N: Nodes>(nodes: &N, plan: &Plan, kill_every: Duration) -> Result<Accou
         let place = (OsEntropy.next_u64() % 3) as usize;
         nodes.kill(&mut clock_of[place]);
         account.killed(place);
-        clock_of[place] = nodes.start(&plan.on_node(APART * place as u32).from_now(), account.clone());
+        clock_of[place] = nodes.start(&plan.on_node(APART * place as u32).starting_anew(), account.clone());
     }
     for node in clock_of {
         nodes.wait(node);

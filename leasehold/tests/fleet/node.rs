@@ -73,7 +73,7 @@ impl Plan {
     }
 
     /// For a node that starts anew: what is over is not its business.
-    pub(crate) fn from_now(self) -> Self {
+    pub(crate) fn starting_anew(self) -> Self {
         let now = Tick::from(SystemTime::now() - self.behind).0;
         Self { from: now.saturating_sub(self.first).div_ceil(1_000_000), ..self }
     }

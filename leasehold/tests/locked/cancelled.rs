@@ -2,7 +2,7 @@
 
 use std::{
     pin::pin,
-    task::{Context, Poll, Waker},
+    task::{Context, Waker},
     time::{Duration, SystemTime},
 };
 
@@ -91,7 +91,7 @@ async fn work() {
 async fn dropped_after<T>(polls: usize, locks: &Locks, job: impl Future<Output = T>) -> bool {
     let mut job = pin!(with_locks(locks.clone(), job));
     for _ in 0..polls {
-        if let Poll::Ready(_) = job.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        if job.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
             return true;
         }
         tokio::task::yield_now().await;
