@@ -219,6 +219,24 @@ impl AcquireRequest {
         self.tick.filter(|_| self.tick_use == TickUse::AtGrant)
     }
 
+    /// What may be told of an answer if an attempt of this very call, made before it and unanswered, may have used the tick
+    /// up: the store calls it finished then, and nobody may take that for somebody else's run. For providers that ask
+    /// again by themselves; each answer that the call ends with goes through it.
+    ///
+    /// # Errors
+    /// An unknown outcome, if it can't be told whether the tick was used up by this call.
+    pub fn after_doubt(&self, answer: Acquired, in_doubt: bool) -> Result<Acquired, StoreError> {
+        match (&answer, self.used_by_grant()) {
+            (Acquired::Finished(_), Some(tick)) if in_doubt => {
+                let message = format!(
+                    "tick {tick} is used up, maybe by this call, whose answer was lost or came too late: it was not run by it"
+                );
+                Err(StoreError::unknown(ErrorKind::Other, message))
+            }
+            _ => Ok(answer),
+        }
+    }
+
     /// Checks the wish against what the store can do. Every provider calls it before it sends anything.
     ///
     /// # Errors
@@ -308,4 +326,24 @@ fn check_ttl(ttl: Duration, can: &Capabilities) -> Result<(), StoreError> {
         return Err(StoreError::refused(ErrorKind::InvalidTtl, message));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Applied;
+
+    #[test]
+    fn a_tick_that_the_call_itself_may_have_used_up_is_told_as_unknown() {
+        let name = LockName::new("x").unwrap();
+        let plain = AcquireRequest::new(name, OwnerId::from_u128(1), Duration::from_secs(1));
+        let ticked = AcquireRequest { tick: Some(Tick(5)), ..plain.clone() };
+        let retried = AcquireRequest { tick_use: TickUse::AtRelease, ..ticked.clone() };
+        let finished = || Acquired::Finished(Tick(6));
+        let unknown = ticked.after_doubt(finished(), true).unwrap_err();
+        assert_eq!((unknown.applied(), unknown.is_transient()), (Applied::Maybe, false));
+        assert!(ticked.after_doubt(finished(), false).is_ok());
+        assert!(ticked.after_doubt(Acquired::Held(Held::default()), true).is_ok());
+        assert!(retried.after_doubt(finished(), true).is_ok(), "its grant uses nothing up");
+    }
 }

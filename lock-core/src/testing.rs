@@ -276,15 +276,15 @@ impl LockProvider for Stage {
     }
 
     async fn inspect(&self, name: &LockName) -> Result<Option<LockStatus>, StoreError> {
-        self.0.store.inspect(name).await
+        self.meet(Operation::Inspect, self.0.store.inspect(name)).await
     }
 
     async fn list(&self, request: &ListRequest) -> Result<Vec<LockStatus>, StoreError> {
-        self.0.store.list(request).await
+        self.meet(Operation::List, self.0.store.list(request)).await
     }
 
     async fn force_release(&self, name: &LockName) -> Result<bool, StoreError> {
-        self.0.store.force_release(name).await
+        self.meet(Operation::ForceRelease, self.0.store.force_release(name)).await
     }
 
     async fn renew_many(&self, requests: &[RenewRequest]) -> Vec<Result<Renewed, StoreError>> {

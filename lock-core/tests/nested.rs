@@ -76,6 +76,69 @@ async fn joined_work_has_an_at_most_for_of_its_own() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn joined_work_that_asks_for_more_moves_its_own_end_and_not_the_outer_ones() {
+    let stage = Stage::new();
+    let locks = stage.locks();
+    let begun = stage.clock().now();
+    let outcome = lock(&locks.clone())
+        .at_most_for(20 * SECOND)
+        .run(|_| async move {
+            let inner = lock(&locks).at_most_for(2 * SECOND).run(|lease| async move {
+                lease.extend_at_most(3 * SECOND).unwrap();
+                tokio::time::sleep(4 * SECOND).await;
+                current().unwrap().extend_at_most(60 * SECOND).unwrap();
+                tokio::time::sleep(60 * SECOND).await;
+            });
+            inner.await.unwrap_err()
+        })
+        .await;
+    assert!(matches!(outcome, Err(LockError::Lost(lost)) if lost.reason == LossReason::AtMostFor));
+    assert_eq!(stage.clock().now().since(begun).as_secs(), 20, "the outer end stayed where it was");
+}
+
+#[tokio::test]
+async fn blocking_work_that_joins_has_its_own_at_most_for() {
+    let locks = Locks::new(MemoryLocks::new());
+    let (inner, outer) = lock(&locks.clone())
+        .run(|outer| async move {
+            let work = |lease: Lease| {
+                while lease.check().is_ok() {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            };
+            (lock(&locks).at_most_for(Duration::from_millis(20)).run_blocking(work).await, outer.is_valid())
+        })
+        .await
+        .unwrap();
+    assert!(matches!(inner, Err(LockError::Lost(lost)) if lost.reason == LossReason::AtMostFor));
+    assert!(outer);
+}
+
+#[tokio::test(start_paused = true)]
+async fn joined_work_sees_the_lease_it_joined_and_not_the_innermost() {
+    let stage = Stage::new();
+    let locks = stage.locks();
+    lock(&locks.clone())
+        .run(|outer| async move {
+            let between = locks.lock("y").ttl(TTL);
+            let joined = between.run(|_| lock(&locks).run(|_| async { current().unwrap().owner() }));
+            assert_eq!(joined.await.unwrap().unwrap(), outer.owner());
+        })
+        .await
+        .unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn joined_work_that_could_not_be_had_alone_is_refused_as_well() {
+    let locks = Stage::new().locks();
+    let outcome = lock(&locks.clone())
+        .run(|_| async move { lock(&locks).at_most_for(Duration::ZERO).run(|_| async {}).await })
+        .await
+        .unwrap();
+    assert!(matches!(outcome, Err(LockError::Store(error)) if error.kind() == ErrorKind::InvalidTtl));
+}
+
+#[tokio::test(start_paused = true)]
 async fn joined_work_is_dropped_with_the_lease_it_joined() {
     let stage = Stage::new();
     let locks = stage.locks();

@@ -110,6 +110,46 @@ async fn a_tick_that_this_call_may_have_used_up_is_not_told_as_anothers() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_tick_that_an_attempt_under_way_may_use_up_is_not_told_as_held() {
+    let stage = Stage::new();
+    let other = stage.hold("x").await.unwrap();
+    // The second answer, a grant, is under way when the time to wait is over.
+    stage.next(Operation::Acquire, Mishap::None);
+    stage.next(Operation::Acquire, Mishap::None);
+    stage.next(Operation::Acquire, Mishap::Late(Duration::from_secs(60)));
+    let (outcome, ()) = tokio::join!(
+        stage.locks().lock("x").ttl(TTL).tick(Tick(5)).wait_at_most(Duration::from_secs(5)).run_or_skip(|_| async {}),
+        async {
+            stage.pass(Duration::from_secs(4)).await;
+            other.release().await.unwrap();
+        }
+    );
+    assert!(matches!(&outcome, Err(LockError::Store(error)) if error.applied() == Applied::Maybe), "{outcome:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_in_doubt_makes_the_call_one_whatever_failed_after_it() {
+    let stage = Stage::new();
+    for mishap in [Mishap::ReplyLost, Mishap::Refused, Mishap::Refused] {
+        stage.next(Operation::Acquire, mishap);
+    }
+    let outcome = run(&stage.locks(), 5).await;
+    let Err(LockError::Store(error)) = outcome else { panic!("{outcome:?}") };
+    assert_eq!((error.applied(), error.kind()), (Applied::Maybe, ErrorKind::Unreachable), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_joined_run_that_failed_leaves_the_tick_to_be_run_again() {
+    let stage = Stage::new();
+    let locks = stage.locks();
+    let lock = || locks.lock("x").ttl(TTL).no_wait().reentrant().tick(Tick(5)).retry();
+    let part = || lock().run_judged(|_| async { Err::<(), _>("no") }, Result::is_err);
+    lock().run(|_| async { part().await.unwrap().ran().unwrap().unwrap_err() }).await.unwrap();
+    lock().run(|_| async {}).await.unwrap();
+    assert!(matches!(lock().run(|_| async {}).await, Err(LockError::Finished(_))));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_tick_out_of_range_is_refused_unsent() {
     let stage = Stage::new();
     let error = run(&stage.locks(), Tick::MAX.0 + 1).await.unwrap_err();

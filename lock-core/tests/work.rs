@@ -158,6 +158,46 @@ fn a_thread_that_comes_late_does_not_begin_under_a_dead_lease() {
     assert!(!began.load(Ordering::SeqCst));
 }
 
+#[test]
+fn work_that_has_not_begun_when_its_caller_goes_does_not_begin() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .max_blocking_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let (release, wait) = mpsc::channel::<()>();
+    let began = Arc::new(AtomicBool::new(false));
+    runtime.block_on(async {
+        let occupied = tokio::task::spawn_blocking(move || wait.recv());
+        let (locks, begins) = (Locks::new(MemoryLocks::new()), began.clone());
+        let mut work = Box::pin(locks.lock("x").run_blocking(move |_| begins.store(true, Ordering::SeqCst)));
+        while locks.lock("x").no_wait().try_acquire().await.unwrap().is_some() {
+            assert!(work.as_mut().now_or_never().is_none());
+        }
+        assert!(work.as_mut().now_or_never().is_none());
+        drop(work);
+        release.send(()).unwrap();
+        occupied.await.unwrap().unwrap();
+        locks.settled().await;
+        assert!(locks.lock("x").try_acquire().await.unwrap().is_some());
+    });
+    assert!(!began.load(Ordering::SeqCst));
+}
+
+#[tokio::test]
+async fn blocking_work_that_panics_after_the_loss_panics_all_the_same() {
+    let locks = Locks::new(MemoryLocks::new());
+    let work = locks.lock("x").at_most_for(Duration::from_millis(20)).run_blocking(|lease| {
+        while lease.check().is_ok() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        panic!("on purpose")
+    });
+    let panic = AssertUnwindSafe(work).catch_unwind().await.map(|_: Result<(), _>| ()).unwrap_err();
+    assert_eq!(panic.downcast_ref::<&str>(), Some(&"on purpose"));
+}
+
 #[tokio::test]
 async fn blocking_work_that_panics_releases_and_the_panic_goes_on() {
     let locks = Locks::new(MemoryLocks::new());

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     capability::{Fairness, Wake},
     clock::Moment,
-    error::{Applied, ErrorKind, StoreError},
+    error::{Applied, ErrorKind, Operation, StoreError},
     name::LockName,
     owner::{HolderInfo, OwnerId},
     request::{AcquireRequest, Acquired, Grant, Held, Mode, ReleaseRequest, Waiting},
@@ -105,7 +105,11 @@ async fn ask(client: Arc<Client>, wish: Wish, begun: Moment) -> Result<LeaseGuar
                 let message = "the store did not answer before the time to wait was over";
                 StoreError::unknown(ErrorKind::Timeout, message).into()
             };
-            return Err(last.map_or_else(unanswered, busy));
+            return Err(match last {
+                // What is under way may still use the tick up.
+                Some(held) if claim.request.used_by_grant().is_none() => busy(held),
+                _ => unanswered(),
+            });
         };
         let (give_up, pause) = match answer {
             Ok(Acquired::Granted(grant)) => match take_up(&client, &wish, &claim, sent, grant) {
@@ -155,9 +159,9 @@ async fn ask(client: Arc<Client>, wish: Wish, begun: Moment) -> Result<LeaseGuar
             Err(error) if error.is_transient() && (waits || failures.count() + 1 < STUMBLES) => {
                 tracing::debug!(lock = %wish.name, %error, "an attempt failed");
                 // A subscription may have died with the connection; its provider makes it good and wakes us.
-                (error.into(), failures.next(&*client.entropy))
+                (claim.in_all(error).into(), failures.next(&*client.entropy))
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(claim.in_all(error).into()),
         };
         last = None;
         if wait(&client, None, pause, until).await == Woken::TimeIsUp {
@@ -306,6 +310,15 @@ impl Claim {
         Some(outcome)
     }
 
+    /// What the last attempt's error means for the call: an earlier one may have been granted, and nobody knows.
+    fn in_all(&self, error: StoreError) -> StoreError {
+        if error.applied() == Applied::Maybe || self.in_doubt_since.is_none() {
+            return error;
+        }
+        let message = format!("{error}; an attempt before it was left unanswered");
+        StoreError::unknown(error.kind(), message).caused_by(error)
+    }
+
     /// The store says that the tick is used up. If an attempt of this very call may have done that, nobody knows whether
     /// anybody ran it: that is told as what it is.
     fn finished(&mut self, last: Tick) -> LockError {
@@ -314,12 +327,10 @@ impl Claim {
             let message = "the store answered a request without a tick with a tick";
             return StoreError::unknown(ErrorKind::Corrupt, message).into();
         };
-        if self.in_doubt_since.is_some() && request.used_by_grant().is_some() {
-            let message = format!(
-                "tick {tick} of \"{}\" is used up, maybe by this call, whose answer was lost or came too late: it was not run by it",
-                request.name
-            );
-            return StoreError::unknown(ErrorKind::Other, message).into();
+        if let Err(unknown) = request.after_doubt(Acquired::Finished(last), self.in_doubt_since.is_some()) {
+            return unknown
+                .at(self.client.provider.capabilities().store, Operation::Acquire, Some(&request.name))
+                .into();
         }
         // No place in a queue is left by such an answer.
         self.may_be_there = self.in_doubt_since.is_some();

@@ -10,7 +10,7 @@ use super::{
     lease::Lease,
     locks::Client,
 };
-use crate::tick::Tick;
+use crate::{clock::Moment, tick::Tick};
 
 tokio::task_local! {
     static INNERMOST: Arc<Under>;
@@ -28,11 +28,16 @@ pub(super) struct Under {
 impl Under {
     /// Under this guard's lease, within whatever the task is under already.
     pub(super) fn new(guard: &LeaseGuard) -> Arc<Self> {
-        Arc::new(Self {
-            lease: guard.lease().clone(),
-            hold: guard.downgrade(),
-            outer: INNERMOST.try_with(Arc::clone).ok(),
-        })
+        Self::within(guard.lease().clone(), guard.downgrade())
+    }
+
+    /// Under the same hold once more, until `cap` at the latest: for work that joins it.
+    pub(super) fn joined(&self, cap: Option<Moment>) -> Arc<Self> {
+        Self::within(self.lease.joined(cap), self.hold.clone())
+    }
+
+    fn within(lease: Lease, hold: Weak<Hold>) -> Arc<Self> {
+        Arc::new(Self { lease, hold, outer: INNERMOST.try_with(Arc::clone).ok() })
     }
 
     /// What the running task is under, by this client and of this lock.

@@ -26,7 +26,11 @@ use crate::{
 /// Every look reads the clock anew, so a process that stood still (stopped, suspended, swapped out) sees at its first
 /// look that the lease is over.
 #[derive(Clone)]
-pub struct Lease(Arc<Inner>);
+pub struct Lease {
+    hold: Arc<Inner>,
+    /// The at-most-for of work that joined the hold, which ends for that work alone.
+    own_cap: Option<Arc<watch::Sender<Moment>>>,
+}
 
 struct Inner {
     name: LockName,
@@ -81,20 +85,27 @@ impl Lease {
         cap: Option<Moment>,
     ) -> Self {
         let phase = watch::Sender::new(Phase::Live(Term { granted: deadline, cap }));
-        Self(Arc::new(Inner { name, owner, token, clock, class: None, phase, failed: false.into() }))
+        let hold = Inner { name, owner, token, clock, class: None, phase, failed: false.into() };
+        Self { hold: Arc::new(hold), own_cap: None }
     }
 
     /// The same, of this class; only for a lease that nobody has seen yet.
     pub(super) fn of_class(mut self, class: Option<Arc<str>>) -> Self {
-        if let Some(inner) = Arc::get_mut(&mut self.0) {
+        if let Some(inner) = Arc::get_mut(&mut self.hold) {
             inner.class = class;
         }
         self
     }
 
+    /// The same hold as work sees it that joined it, and that is to end at this moment if nothing does before.
+    pub(super) fn joined(&self, cap: Option<Moment>) -> Self {
+        let own_cap = cap.map(|cap| Arc::new(watch::Sender::new(cap)));
+        Self { hold: self.hold.clone(), own_cap: own_cap.or_else(|| self.own_cap.clone()) }
+    }
+
     /// The same hold, as a lease of its own: for keeping a lock taken that its holder has let go.
     pub(super) fn again_until(&self, deadline: Moment) -> Self {
-        let inner = &self.0;
+        let inner = &self.hold;
         Self::new(inner.name.clone(), inner.owner, inner.token, inner.clock.clone(), deadline, None)
             .of_class(inner.class.clone())
     }
@@ -102,19 +113,19 @@ impl Lease {
     /// Which lock.
     #[must_use]
     pub fn name(&self) -> &LockName {
-        &self.0.name
+        &self.hold.name
     }
 
     /// The id of this hold.
     #[must_use]
     pub fn owner(&self) -> OwnerId {
-        self.0.owner
+        self.hold.owner
     }
 
     /// The fencing token: hand it to every resource that is written under this lock.
     #[must_use]
     pub fn token(&self) -> FencingToken {
-        self.0.token
+        self.hold.token
     }
 
     /// Whether the lock is still ours, by the clock as it is now. Once `false`, always `false`.
@@ -126,7 +137,7 @@ impl Lease {
     /// For how long it may still be believed if no renewal comes; zero once it ended.
     #[must_use]
     pub fn remaining(&self) -> Duration {
-        self.deadline().since(self.0.clock.now())
+        self.deadline().since(self.hold.clock.now())
     }
 
     /// Until when it may be believed as things stand; the clock's start once it ended.
@@ -151,11 +162,21 @@ impl Lease {
     }
 
     /// Moves the end of at-most-for by this much; where there is none, nothing needs to be moved. No request: the lease is
-    /// renewed up to its end anyway.
+    /// renewed up to its end anyway. In work that joined the lease with an at-most-for of its own, it moves that one.
     ///
     /// # Errors
     /// [`Lost`] if the lease has ended: what is over stays over.
     pub fn extend_at_most(&self, by: Duration) -> Result<(), Lost> {
+        if let Some(own) = &self.own_cap {
+            own.send_if_modified(|cap| {
+                let live = self.hold.clock.now() < *cap;
+                if live {
+                    *cap = *cap + by;
+                }
+                live
+            });
+            return self.check();
+        }
         self.change(|term| Some(Phase::Live(Term { cap: term.cap.map(|cap| cap + by), ..term })));
         self.check()
     }
@@ -163,15 +184,15 @@ impl Lease {
     /// Says that the work failed, though it will end like work that didn't: a tick that is used up by work well done
     /// ([`Lock::retry`](crate::Lock::retry)) isn't, so that somebody runs it again.
     pub fn fail(&self) {
-        self.0.failed.store(true, Ordering::SeqCst);
+        self.hold.failed.store(true, Ordering::SeqCst);
     }
 
     pub(super) fn has_failed(&self) -> bool {
-        self.0.failed.load(Ordering::SeqCst)
+        self.hold.failed.load(Ordering::SeqCst)
     }
 
     pub(super) fn class(&self) -> Option<&str> {
-        self.0.class.as_deref()
+        self.hold.class.as_deref()
     }
 
     /// Returns when the lease is lost, and why; never after a normal release.
@@ -181,15 +202,14 @@ impl Lease {
     pub fn lost(&self) -> impl Future<Output = LossReason> + Send + 'static {
         let lease = self.clone();
         async move {
-            let mut phases = lease.0.phase.subscribe();
             loop {
+                let changed = lease.changed();
                 match lease.phase() {
                     Phase::Lost(reason) => return reason,
                     Phase::Released => std::future::pending().await,
                     Phase::Live(term) => tokio::select! {
-                        // The sender lives in `lease`, so this can't fail.
-                        _ = phases.changed() => {}
-                        () = lease.0.clock.sleep_until(term.deadline()) => {}
+                        () = changed => {}
+                        () = lease.hold.clock.sleep_until(term.deadline()) => {}
                     },
                 }
             }
@@ -200,27 +220,48 @@ impl Lease {
     ///
     /// It tells of moves after the call; look at [`deadline`](Self::deadline) after calling it, not before. Cancel safe.
     pub fn deadline_changed(&self) -> impl Future<Output = ()> + Send + 'static {
-        let (lease, mut phases) = (self.clone(), self.0.phase.subscribe());
+        let (lease, changed) = (self.clone(), self.changed());
         async move {
             if lease.phase() != Phase::Released {
                 tokio::select! {
-                    _ = phases.changed() => {}
+                    () = changed => {}
                     _ = lease.lost() => {}
                 }
             }
         }
     }
 
+    /// Returns once something was changed since this was called.
+    fn changed(&self) -> impl Future<Output = ()> + Send + 'static {
+        let (lease, mut phases) = (self.clone(), self.hold.phase.subscribe());
+        let mut own = self.own_cap.as_ref().map(|own| own.subscribe());
+        async move {
+            // The senders live in the lease, so neither can fail.
+            let _lease = lease;
+            tokio::select! {
+                _ = phases.changed() => {}
+                _ = async { own.as_mut()?.changed().await.ok() }, if own.is_some() => {}
+            }
+        }
+    }
+
     pub(super) fn loss(&self, reason: LossReason) -> Lost {
-        Lost { name: self.0.name.clone(), token: self.0.token, reason }
+        Lost { name: self.hold.name.clone(), token: self.hold.token, reason }
     }
 
     /// Where the lease stands now. A deadline that has passed is noticed here and is final.
     pub(super) fn phase(&self) -> Phase {
-        let phase = *self.0.phase.borrow();
-        match phase {
-            Phase::Live(term) if self.0.clock.now() >= term.deadline() => self.change(|_| None),
+        let (phase, now) = (*self.hold.phase.borrow(), self.hold.clock.now());
+        let phase = match phase {
+            Phase::Live(term) if now >= term.deadline() => self.change(|_| None),
             phase => phase,
+        };
+        match (phase, self.own_cap.as_ref().map(|own| *own.borrow())) {
+            (Phase::Live(_), Some(own)) if now >= own => Phase::Lost(LossReason::AtMostFor),
+            (Phase::Live(term), Some(own)) => {
+                Phase::Live(Term { cap: Some(term.cap.map_or(own, |cap| cap.min(own))), ..term })
+            }
+            (phase, _) => phase,
         }
     }
 
@@ -261,10 +302,10 @@ impl Lease {
     /// The one way to change the phase: from live only, and only after a passed deadline was noticed.
     fn change(&self, next: impl FnOnce(Term) -> Option<Phase>) -> Phase {
         let mut after = Phase::Released;
-        self.0.phase.send_if_modified(|phase| {
+        self.hold.phase.send_if_modified(|phase| {
             let before = *phase;
             if let Phase::Live(term) = before {
-                if self.0.clock.now() >= term.deadline() {
+                if self.hold.clock.now() >= term.deadline() {
                     let capped = term.cap.is_some_and(|cap| term.granted >= cap);
                     *phase = Phase::Lost(if capped { LossReason::AtMostFor } else { LossReason::Expired });
                 } else if let Some(next) = next(term) {
@@ -281,9 +322,9 @@ impl Lease {
 impl fmt::Debug for Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Lease")
-            .field("name", &self.0.name)
-            .field("owner", &self.0.owner)
-            .field("token", &self.0.token)
+            .field("name", &self.hold.name)
+            .field("owner", &self.hold.owner)
+            .field("token", &self.hold.token)
             .field("phase", &self.phase())
             .finish_non_exhaustive()
     }

@@ -139,6 +139,9 @@ impl Lock {
     /// used up by the release after work that ended well, and not by the grant. So it runs at least once, if anybody
     /// still asks for it. Without a tick it says nothing.
     ///
+    /// **An `Err` that the work of [`run`](Self::run) and its kin gives is a run that ended well**, unless the work calls
+    /// [`Lease::fail`](crate::Lease::fail) as well. (`#[locked]` does that for functions that return a `Result`.)
+    ///
     /// With a guard, the release is what says that the work ended well, unless [`Lease::fail`](crate::Lease::fail) was
     /// called; a drop doesn't.
     pub fn retry(mut self) -> Self {
@@ -149,7 +152,8 @@ impl Lock {
     /// Lets [`run`](Self::run) and its kin join: work that runs under this lock already, in the same task and by a clone
     /// of the same [`Locks`](crate::Locks), does this work under the same lease, without a request.
     ///
-    /// The joined work has an at-most-for of its own, if that is set; its other wishes are those of the lease it joins.
+    /// The joined work has an at-most-for of its own, if that is set; its other wishes are those of the lease it joins. It
+    /// excludes all others, but not what joins at the same time within the same task.
     /// Across tasks it is a second owner, as without this. A guard that was [acquired](Self::acquire) is nothing that
     /// work runs under.
     pub fn reentrant(mut self) -> Self {
@@ -189,7 +193,7 @@ impl Lock {
         }
     }
 
-    fn wish(self) -> Result<(Arc<Client>, Wish), StoreError> {
+    pub(super) fn wish(self) -> Result<(Arc<Client>, Wish), StoreError> {
         let name = LockName::new(&self.name)?;
         if self.at_most_for.is_some_and(|most| most < self.at_least_for) {
             let message = "at-most-for can't be shorter than at-least-for";

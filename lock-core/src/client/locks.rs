@@ -98,7 +98,9 @@ impl Locks {
     /// Returns once the releases that go on behind dropped guards and dropped acquires have ended, well or not.
     ///
     /// For the end of a program: a runtime that is shut down takes them along, and the ttls free the locks. Each ends by
-    /// itself, at the latest when the lease it gives back would have. Cancel safe.
+    /// itself: a release when the lease that it gives back would have ended, or after 5 s; but a lock that this process
+    /// keeps taken (at-least-for, where the store can't) only when that is over, and blocking work when its thread is
+    /// through. So give it a time-out. Not to be called from within blocking work, which would wait for itself. Cancel safe.
     pub async fn settled(&self) {
         self.0.behind.wait().await;
     }

@@ -2,12 +2,13 @@
 
 use std::{
     future::Future,
-    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    panic::{AssertUnwindSafe, resume_unwind},
     sync::Arc,
     time::Duration,
 };
 
 use futures_util::FutureExt;
+use tokio::task::AbortHandle;
 
 use super::{
     current::Under,
@@ -28,7 +29,8 @@ impl Lock {
     /// When the lease is lost the work's future is *dropped*, before the store may give the lock to another; after a stop
     /// of the process it isn't polled again. What it does between two `await`s can't be stopped from outside: let it look
     /// at [`Lease::check`]. A task that it spawns is not dropped with it. Dropping this
-    /// future drops the work and releases the lock. When the work panics, the lock is released before the panic goes on.
+    /// future drops the work and releases the lock. What the work gives, an `Err` as well, is its own affair: it has ended
+    /// well, unless it said [`Lease::fail`]. When the work panics, the lock is released before the panic goes on.
     ///
     /// # Errors
     /// Those of [`acquire`](Self::acquire), and [`LockError::Lost`] when the lease ended before the work did. A release
@@ -47,7 +49,7 @@ impl Lock {
         }
     }
 
-    /// Like [`run`](Self::run) for work that is somebody else's if the lock isn't to be had: that is a value then, and not
+    /// Like [`run`](Self::run), for work that is somebody else's if the lock isn't to be had: that is a value then, and not
     /// an error.
     ///
     /// # Errors
@@ -71,7 +73,14 @@ impl Lock {
         W: Future<Output = T>,
     {
         if let Some(under) = self.joins()? {
-            return self.join(&under, work).await.map(Outcome::Ran);
+            let (lease, has_tick) = (under.lease().clone(), self.tick.is_some());
+            let work = async { lease.while_held(work(lease.clone())).await };
+            let done = Box::pin(under.scope(work)).await?;
+            // For the same tick: it isn't done by a run of which a part failed.
+            if has_tick && failed(&done) {
+                lease.fail();
+            }
+            return Ok(Outcome::Ran(done));
         }
         let client = self.client.clone();
         let guard = match acquired(self).await? {
@@ -132,34 +141,38 @@ impl Lock {
         T: Send + 'static,
     {
         let client = self.client.clone();
-        let guard = match self.joins()? {
+        let (guard, under) = match self.joins()? {
             // Its own share: the thread goes on when whoever is under the lease has gone.
-            Some(under) => under.share().ok_or_else(|| under.lease().loss(LossReason::Released))?,
+            Some(under) => (under.share().ok_or_else(|| under.lease().loss(LossReason::Released))?, under),
             None => match acquired(self).await? {
-                Outcome::Ran(guard) => guard,
+                Outcome::Ran(guard) => {
+                    let under = Under::new(&guard);
+                    (guard, under)
+                }
                 Outcome::Skipped(why) => return Err(why.into()),
             },
         };
-        let under = Under::new(&guard);
-        let lease = guard.lease().clone();
+        let lease = under.lease().clone();
         let on_thread = tokio::task::spawn_blocking(move || {
             // Threads may be scarce, and this one come late.
             lease.check()?;
-            let done = catch_unwind(AssertUnwindSafe(|| under.scope_blocking(|| work(lease.clone()))));
+            let done = under.scope_blocking(|| work(lease.clone()));
             // What ended after the lease did ended outside of it.
-            lease.check().map(|()| done.unwrap_or_else(|panic| resume_unwind(panic)))
+            lease.check().map(|()| done)
         });
-        let ended = {
+        // Dropped with this call: what has not begun by then doesn't.
+        let _unbegun = AbortOnDrop(on_thread.abort_handle());
+        let ended = client.behind.spawn({
             let client = client.clone();
-            client.clone().behind.spawn(async move {
+            async move {
                 let ended = on_thread.await;
                 if ended.is_err() {
                     guard.fail();
                 }
                 give_back(&client, guard).await;
                 ended
-            })
-        };
+            }
+        });
         let cut_off = |error| StoreError::unknown(ErrorKind::Other, "the runtime shut down").caused_by(error);
         match ended.await {
             Ok(Ok(done)) => Ok(done?),
@@ -170,9 +183,10 @@ impl Lock {
         }
     }
 
-    /// What the running work is under that this joins, if it is to join at all.
+    /// What this joins, if it is to join what the running work is under.
     fn joins(&self) -> Result<Option<Arc<Under>>, LockError> {
         let Some(under) = Under::of(&self.client, &self.name).filter(|_| self.reentrant) else { return Ok(None) };
+        self.clone().wish()?;
         under.lease().check()?;
         if self.tick.is_some() && self.tick != under.tick() {
             let message = format!(
@@ -181,24 +195,16 @@ impl Lock {
             );
             return Err(StoreError::refused(ErrorKind::InvalidConfig, message).into());
         }
-        Ok(Some(under))
+        Ok(Some(under.joined(self.at_most_for.map(|most| self.client.clock.now() + most))))
     }
+}
 
-    /// Does the work under the lease that the task is under already: no request, the same token.
-    async fn join<T, F, W>(self, under: &Arc<Under>, work: F) -> Result<T, LockError>
-    where
-        F: FnOnce(Lease) -> W,
-        W: Future<Output = T>,
-    {
-        let (clock, lease) = (&self.client.clock, under.lease());
-        let cap = self.at_most_for.map(|most| clock.now() + most);
-        let work = Box::pin(lease.while_held(work(lease.clone())));
-        let Some(cap) = cap else { return Ok(work.await?) };
-        tokio::select! {
-            biased;
-            () = clock.sleep_until(cap) => Err(lease.loss(LossReason::AtMostFor).into()),
-            done = work => Ok(done?),
-        }
+/// Takes a thread's work back that has not begun.
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
