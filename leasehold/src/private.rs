@@ -23,31 +23,45 @@ pub fn lease() -> Lease {
     lock_core::current().unwrap_or_else(|| panic!("lease!() is for code that runs under a lock, and this doesn't"))
 }
 
-/// A value that may say that the work failed: a `Result` does, by being an `Err`; nothing else does. Which of the two
-/// traits is meant is found by the compiler, which tries the one for the value itself first.
-#[derive(Debug)]
-pub struct Judged<'a, T>(pub &'a T);
-
-/// See [`Judged`].
-pub trait ByResult {
-    /// Whether the work failed.
-    fn failed(&self) -> bool;
+/// Gives the compiler the type of what a body gives; never called.
+#[expect(clippy::unreachable, reason = "it stands behind `if false`")]
+pub fn never<T>() -> T {
+    unreachable!("a locked function's type is never made")
 }
 
-impl<T, E> ByResult for Judged<'_, Result<T, E>> {
-    fn failed(&self) -> bool {
-        self.0.is_err()
+/// Whether work failed whose result can't be written down but is a `Result`.
+pub fn is_err<T, E>(value: &Result<T, E>) -> bool {
+    value.is_err()
+}
+
+/// Whether work failed, by what it gave.
+pub mod judge {
+    /// A value that may say that the work failed: a `Result` does, by being an `Err`; nothing else does. Which of the two
+    /// traits is meant is found by the compiler, which tries the one for the value itself first.
+    #[derive(Debug)]
+    pub struct Judged<'a, T>(pub &'a T);
+
+    /// See [`Judged`].
+    pub trait ByResult {
+        /// Whether the work failed.
+        fn failed(&self) -> bool;
     }
-}
 
-/// See [`Judged`].
-pub trait ByDefault {
-    /// Whether the work failed.
-    fn failed(&self) -> bool;
-}
+    impl<T, E> ByResult for Judged<'_, Result<T, E>> {
+        fn failed(&self) -> bool {
+            self.0.is_err()
+        }
+    }
 
-impl<T> ByDefault for &Judged<'_, T> {
-    fn failed(&self) -> bool {
-        false
+    /// See [`Judged`].
+    pub trait ByDefault {
+        /// Whether the work failed.
+        fn failed(&self) -> bool;
+    }
+
+    impl<T> ByDefault for &Judged<'_, T> {
+        fn failed(&self) -> bool {
+            false
+        }
     }
 }

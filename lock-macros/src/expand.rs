@@ -3,7 +3,7 @@
 use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
 use syn::{
-    Attribute, Block, FnArg, Ident, Pat, ReturnType, Signature, Token, Type, Visibility,
+    AttrStyle, Attribute, Block, FnArg, Ident, Pat, ReturnType, Signature, Stmt, Token, Type, Visibility, braced,
     parse::{Parse, ParseStream},
     spanned::Spanned,
 };
@@ -19,26 +19,33 @@ pub(crate) struct Function {
     attributes: Vec<Attribute>,
     visibility: Visibility,
     signature: Signature,
-    body: Block,
+    body: Vec<Stmt>,
 }
 
 impl Parse for Function {
     fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
         let wrong = "`#[locked]` goes on an async function or method";
-        let attributes = input.call(Attribute::parse_outer)?;
+        let mut attributes = input.call(Attribute::parse_outer)?;
         let visibility = input.parse()?;
         let signature: Signature = input.parse().map_err(|error| syn::Error::new(error.span(), wrong))?;
         if input.peek(Token![;]) {
             return Err(input.error("`#[locked]` needs a body to run: put it on the function that has one"));
         }
-        Ok(Self { attributes, visibility, signature, body: input.parse()? })
+        let within;
+        braced!(within in input);
+        for mut attribute in within.call(Attribute::parse_inner)? {
+            attribute.style = AttrStyle::Outer;
+            attributes.push(attribute);
+        }
+        Ok(Self { attributes, visibility, signature, body: within.call(Block::parse_within)? })
     }
 }
 
 pub(crate) fn expand(arguments: &Arguments, function: Function) -> syn::Result<TokenStream> {
     let Function { attributes, visibility, mut signature, body } = function;
     if signature.asyncness.is_none() {
-        let message = "`#[locked]` needs an `async fn`; blocking work goes through `Lock::run_blocking`";
+        let message = "`#[locked]` needs an `async fn`; blocking work goes through `Lock::run_blocking`, and under \
+                       `#[async_trait]` it goes on a method of its own that the trait's calls";
         return Err(syn::Error::new_spanned(signature.fn_token, message));
     }
     let returned: Type = match &signature.output {
@@ -50,12 +57,13 @@ pub(crate) fn expand(arguments: &Arguments, function: Function) -> syn::Result<T
     }
 
     let krate = arguments.krate.as_ref().map_or_else(|| quote!(::leasehold), |path| quote!(#path));
-    // Of our own, so that no argument of the function can be meant.
-    let lock = Ident::new("lock", Span::mixed_site());
+    // Of our own, so that nothing of the function can be meant.
+    let [lock, typed] = ["lock", "typed"].map(|name| Ident::new(name, Span::mixed_site()));
+    let arguments_of_body = captured(&mut signature);
     let wish = wish(arguments, &signature, &krate)?;
-    let (failed, typed) = judged(&returned, &krate);
-    let statements = &body.stmts;
-    let output = quote_spanned!(returned.span()=>
+    let Judged { failed, fixed, given } = judged(&returned, &krate, &typed);
+    // In the type's place, for errors, and yet the macro's, so that no lint takes it for the user's.
+    let output = quote_spanned!(Span::mixed_site().located_at(returned.span())=>
         -> ::core::result::Result<#krate::Outcome<#returned>, #krate::LockError>
     );
     signature.output = syn::parse2(output)?;
@@ -63,13 +71,29 @@ pub(crate) fn expand(arguments: &Arguments, function: Function) -> syn::Result<T
         #(#attributes)*
         #visibility #signature {
             let #lock = #wish;
+            #fixed
             #krate::__private::run(#lock, #failed, async move {
-                #typed
-                #(#statements)*
+                // All of them, whole: they are dropped with the body, under the lock, as those of any function are.
+                #(let _ = &#arguments_of_body;)*
+                #given
+                #(#body)*
             })
             .await
         }
     })
+}
+
+/// The names of what the body gets; what has none is given one.
+fn captured(signature: &mut Signature) -> Vec<Ident> {
+    for (number, input) in signature.inputs.iter_mut().enumerate() {
+        if let FnArg::Typed(typed) = input
+            && matches!(*typed.pat, Pat::Wild(_))
+        {
+            let name = Ident::new(&format!("unnamed_{number}"), Span::mixed_site());
+            *typed.pat = syn::parse_quote!(#name);
+        }
+    }
+    named(signature)
 }
 
 /// The lock, with all that is wanted of it.
@@ -124,27 +148,36 @@ fn wish(arguments: &Arguments, signature: &Signature, krate: &TokenStream) -> sy
     Ok(wish)
 }
 
-/// How to see that work failed though it ended, and what tells the compiler what the work gives.
-fn judged(returned: &Type, krate: &TokenStream) -> (TokenStream, TokenStream) {
+/// What is known of what the work gives.
+struct Judged {
+    /// How to see that work failed though it ended.
+    failed: TokenStream,
+    /// Before the body, where its own items can't be meant: the type.
+    fixed: TokenStream,
+    /// In the body: what tells the compiler that it gives that.
+    given: TokenStream,
+}
+
+fn judged(returned: &Type, krate: &TokenStream, typed: &Ident) -> Judged {
     if names_no_type(returned) {
-        return (quote!(|_| false), TokenStream::new());
+        let failed = if is_result(returned) { quote!(#krate::__private::is_err) } else { quote!(|_| false) };
+        return Judged { failed, fixed: TokenStream::new(), given: TokenStream::new() };
     }
     let value = Ident::new("value", Span::mixed_site());
-    let failed = quote! {
-        |#value: &#returned| {
-            #[allow(unused_imports)]
-            use #krate::__private::{ByDefault as _, ByResult as _};
-            (&#krate::__private::Judged(#value)).failed()
-        }
-    };
-    let typed = quote_spanned! { returned.span()=>
-        #[allow(unreachable_code, clippy::diverging_sub_expression, clippy::empty_loop, clippy::needless_return)]
-        if false {
-            let #value: #returned = loop {};
-            return #value;
-        }
-    };
-    (failed, typed)
+    Judged {
+        failed: quote! {
+            |#value: &#returned| {
+                use #krate::__private::judge::*;
+                (&Judged(#value)).failed()
+            }
+        },
+        fixed: quote_spanned!(returned.span()=> let #typed = #krate::__private::never::<#returned>;),
+        given: quote_spanned!(returned.span()=> if false { return #typed(); }),
+    }
+}
+
+fn is_result(returned: &Type) -> bool {
+    matches!(returned, Type::Path(path) if path.path.segments.last().is_some_and(|last| last.ident == "Result"))
 }
 
 /// Whether `impl Trait` is in it: then it can't be written down elsewhere.

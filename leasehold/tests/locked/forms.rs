@@ -115,6 +115,8 @@ async fn every_form_runs_and_gives_what_it_gave() {
         assert_eq!(fallible("7").await.unwrap(), Outcome::Ran(Ok(7)));
         assert_eq!(fallible("early").await.unwrap(), Outcome::Ran(Err(Broken("early"))));
         assert_eq!(needs_send(inferred("1,2")).await.unwrap().ran().unwrap().unwrap(), [1, 2]);
+        assert_eq!(items("7").await.unwrap(), Outcome::Ran(Ok(7)));
+        assert_eq!(items("x").await.unwrap(), Outcome::Ran(Err(Broken("no number"))));
         assert!(Service::associated().await.unwrap().ran().unwrap().is_none());
     };
     with_locks(locks.clone(), all).await;
@@ -123,6 +125,40 @@ async fn every_form_runs_and_gives_what_it_gave() {
     assert_eq!(service().by_value().await.unwrap(), Outcome::Ran("acme".to_owned()));
     assert_eq!(Arc::new(service()).by_arc().await.unwrap(), Outcome::Ran(4));
     assert_eq!(service().work().await.unwrap(), Outcome::Ran(4));
+}
+
+/// Its own `Result`, and an attribute within: neither is meant by the signature.
+#[locked(name = "items")]
+async fn items(text: &str) -> Result<u32, Broken> {
+    #![allow(unused_mut)]
+    use std::io::Result;
+    struct Broken(u32);
+    fn read(text: &str) -> Result<Broken> {
+        text.parse().map(Broken).map_err(|_| std::io::ErrorKind::InvalidData.into())
+    }
+    let mut number = read(text).map_err(|_| self::Broken("no number"))?;
+    Ok(number.0)
+}
+
+/// Says when it is dropped, and whether that was under a lock.
+struct Noisy(Arc<std::sync::Mutex<Vec<bool>>>);
+
+impl Drop for Noisy {
+    fn drop(&mut self) {
+        self.0.lock().unwrap().push(leasehold::current().is_some());
+    }
+}
+
+#[locked(name = "unused")]
+async fn unused(_: Noisy, _permit: Noisy, (_first, _): (Noisy, u32)) {}
+
+#[tokio::test]
+async fn what_the_body_does_not_use_is_dropped_under_the_lock_all_the_same() {
+    let dropped = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let noisy = || Noisy(dropped.clone());
+    let locks = Locks::new(MemoryLocks::new());
+    with_locks(locks, unused(noisy(), noisy(), (noisy(), 1))).await.unwrap().ran().unwrap();
+    assert_eq!(*dropped.lock().unwrap(), [true, true, true]);
 }
 
 #[locked(name = "deep")]
@@ -142,7 +178,7 @@ async fn second(stage: &Stage, outer: u64) -> u64 {
 #[locked(name = "deep")]
 async fn third(stage: &Stage, outer: u64) -> u64 {
     assert_eq!(leasehold::assert_locked("other").name().as_str(), "other");
-    assert_eq!(lease!().token().get(), outer, "joined");
+    assert_eq!((lease!().token().get(), lease!().name().as_str()), (outer, "deep"), "joined");
     fourth(stage).await.unwrap().ran().unwrap()
 }
 

@@ -82,6 +82,21 @@ async fn until_it_worked(fired_at: Tick, works: bool) -> Result<(), &'static str
     if works { Ok(()) } else { Err("it did not") }
 }
 
+#[locked(name = "job", tick = fired_at, retry)]
+async fn until_it_gave_something(fired_at: Tick, works: bool) -> Result<impl std::fmt::Display + Send, &'static str> {
+    let _ = fired_at;
+    if works { Ok(7) } else { Err("it did not") }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_is_a_failed_run_also_where_the_type_has_no_name() {
+    let stage = Stage::new();
+    for (works, runs) in [(false, true), (true, true), (true, false)] {
+        let outcome = with_locks(stage.locks(), until_it_gave_something(Tick(5), works)).await.unwrap();
+        assert_eq!(outcome.ran().is_some(), runs);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_tick_runs_once_or_until_it_worked() {
     let stage = Stage::new();
