@@ -191,12 +191,14 @@ impl Store {
                 self.forget(&wish.who);
                 Ok(Acquired::Held(held_by(&head, None)))
             }
-            Found::Finished(tick) => {
+            Found::Finished(last) => {
                 if wish.doubtful {
                     self.begin_anew(&wish.who).await?;
                 }
                 self.forget(&wish.who);
-                Ok(Acquired::Finished(tick))
+                // By a grant of this very call, whose entry is gone since.
+                let own = last.is_of(wish.who.1);
+                wish.request.after_doubt(Acquired::Finished(last.tick), own)
             }
         }
     }

@@ -31,7 +31,7 @@ pub(crate) enum Found {
     /// It is somebody else's.
     Other { head: KeyValue },
     /// The owner has no entry, and the tick, or a later one, was used up.
-    Finished(Tick),
+    Finished(LastTick),
 }
 
 /// What one whose turn has come found of his tick.
@@ -118,7 +118,7 @@ pub(crate) fn acquired(answer: &TxnResponse, ticks: bool, queues: bool) -> Resul
         return taken(answer, queues);
     }
     if answer.succeeded() {
-        return Ok(Found::Finished(only_tick(answer)?.tick));
+        return Ok(Found::Finished(only_tick(answer)?));
     }
     taken(&only(answer)?, queues)
 }

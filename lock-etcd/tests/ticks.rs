@@ -276,8 +276,9 @@ async fn a_turn_whose_entry_is_gone_uses_nothing_up() {
         assert!(is_held(&far.acquire(&request).await.unwrap()));
         near.release(&give_back(&holder, grant)).await.unwrap();
         let before = Counts::of(place.host_port()).await.transactions();
-        // The look's answer, and what follows it, are on their way for half a second each, at least.
-        proxy.delay(Duration::from_millis(500));
+        // The look's answer, and what follows it, are on their way for so long each, at least; the others take that away
+        // in between.
+        proxy.delay(Duration::from_millis(1500));
         let asking = tokio::spawn({
             let (far, request) = (far.clone(), request.clone());
             async move { far.acquire(&request).await }

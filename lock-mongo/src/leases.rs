@@ -82,7 +82,7 @@ impl Leases {
         let statement = self.acquire_statement(request, change)?;
         let done = self.runner.change(alone(statement), limit).await?;
         let fields = done.found.ok_or_else(|| garbled("the answer has no record"))?;
-        told(request, &Record::new(&fields), change)
+        request.after_doubt(told(request, &Record::new(&fields), change)?, done.in_doubt)
     }
 
     async fn renew_one(&self, request: &RenewRequest, limit: Duration) -> Result<Renewed, StoreError> {
@@ -166,7 +166,7 @@ impl Leases {
                     Some(record) if !record.was_changed_by(*change) && record.owner()? == Some(request.owner) => {
                         self.acquire_one(request, self.runner.timeout).await
                     }
-                    Some(record) => told(request, &record, *change),
+                    Some(record) => request.after_doubt(told(request, &record, *change)?, outcome.in_doubt),
                 }
             }
         });

@@ -152,7 +152,7 @@ impl Inner {
         found.extend(touched);
         let answer = |request: &&AcquireRequest| {
             let row = found.get(request.name.as_str()).ok_or_else(|| rows::corrupt("the answer left a lock out"))?;
-            rows::acquired(request, row)
+            request.after_doubt(rows::acquired(request, row)?, done.in_doubt)
         };
         Ok(asked.iter().map(answer).collect())
     }

@@ -133,9 +133,13 @@ impl Server {
         if !may_create {
             return Err(StoreError::refused(ErrorKind::NotReady, missing(&lacking)));
         }
-        execute(connection, &statements, &lacking).await?;
-        // Another version may have been faster.
-        Self::probe(connection, schema, &[]).await?.check_version(schema)
+        let done = execute(connection, &statements, &lacking).await;
+        // Somebody else may have been faster: with this version, and nothing is lacking, or with another one.
+        match (done, Self::probe(connection, schema, &[]).await) {
+            (Ok(()), found) => found?.check_version(schema),
+            (Err(_), Ok(found)) if found.has_table && found.has_ticks => found.check_version(schema),
+            (Err(error), _) => Err(error),
+        }
     }
 
     fn check_version(&self, schema: &Schema) -> Result<(), StoreError> {

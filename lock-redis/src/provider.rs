@@ -107,7 +107,10 @@ impl Inner {
             let (about, used) = (tick(request.tick), tick(request.used_by_grant()));
             Ok([owner(request.owner), decimal(ttl), decimal(wait), holder, about, used])
         };
-        self.wave(&ACQUIRE, asked, common, arguments, |request, answer, _| replies::acquired(answer, request)).await
+        let answer = |request: &AcquireRequest, answer: &Value, in_doubt| {
+            request.after_doubt(replies::acquired(answer, request)?, in_doubt)
+        };
+        self.wave(&ACQUIRE, asked, common, arguments, answer).await
     }
 
     async fn renew_wave(&self, asked: Vec<&RenewRequest>) -> Answers<Renewed> {

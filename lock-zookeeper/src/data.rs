@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use lock_core::{FencingToken, HolderInfo, Tick};
+use lock_core::{FencingToken, HolderInfo, OwnerId, Tick};
 use serde_json::{Value, json};
+
+use crate::node::prefix;
 
 /// Who stands in an entry, for people.
 #[derive(Clone, Debug, Default)]
@@ -76,6 +78,12 @@ impl UsedUp {
         self.by.as_ref().is_some_and(|by| *by == Last::written(token, node))
     }
 
+    /// Whether a grant of this call did it, whichever of its entries it was.
+    pub(crate) fn is_of(&self, owner: OwnerId) -> bool {
+        let by = self.by.as_deref().and_then(|by| std::str::from_utf8(by).ok()).and_then(|by| by.split_once(' '));
+        by.is_some_and(|(_, node)| node.starts_with(&prefix(owner)))
+    }
+
     pub(crate) fn written(&self) -> Vec<u8> {
         let mut data = self.tick.0.to_string().into_bytes();
         if let Some(by) = &self.by {
@@ -124,6 +132,10 @@ mod tests {
         assert_eq!(granted.written(), b"5 12 a");
         assert_eq!(UsedUp::read(b"5 12 a"), Some(granted.clone()));
         assert_eq!([(token, "a"), (other, "a"), (token, "b")].map(|(t, n)| granted.is_by(t, n)), [true, false, false]);
+        let (own, other) = (OwnerId::from_u128(7), OwnerId::from_u128(8));
+        let mine = UsedUp::by_grant(Tick(5), token, &format!("{}0000000042", prefix(own)));
+        assert_eq!([own, other].map(|owner| mine.is_of(owner)), [true, false]);
+        assert!(!granted.is_of(own) && !UsedUp::by_release(Tick(5)).is_of(own));
         // What was written before grants used ticks up.
         assert_eq!(UsedUp::read(b"5"), Some(UsedUp::by_release(Tick(5))));
         assert!(!UsedUp::by_release(Tick(5)).is_by(token, "a"));

@@ -16,6 +16,8 @@ pub(crate) enum Trouble {
     Corrupt(String),
     /// The node of a lock's ticks, which this is, or its parent may not be read or written.
     TickDenied(String),
+    /// What is to be told as it is.
+    Told(StoreError),
 }
 
 impl From<Error> for Trouble {
@@ -79,6 +81,7 @@ impl Trouble {
             }
             Self::Corrupt(message) => return new(ErrorKind::Corrupt, applied, message),
             Self::TickDenied(path) => return Self::Said(Error::NoAuth).told(&path, applied),
+            Self::Told(error) => return error,
             Self::Said(error) => error,
         };
         let (kind, message) = match &error {

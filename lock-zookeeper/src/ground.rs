@@ -169,7 +169,7 @@ impl Ground {
         let error = StoreError::refused(ErrorKind::Unreachable, format!("{hosts} can't be reached: {why}"));
         match trouble {
             Trouble::Said(cause) => error.caused_by(cause),
-            Trouble::Silent(_) | Trouble::Corrupt(_) | Trouble::TickDenied(_) => error,
+            Trouble::Silent(_) | Trouble::Corrupt(_) | Trouble::TickDenied(_) | Trouble::Told(_) => error,
         }
     }
 

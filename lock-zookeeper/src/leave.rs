@@ -113,7 +113,13 @@ impl Line {
             match self.delete_all(claim, &mut place, &path, done.clone(), patience).await {
                 Ok(was_there) => {
                     self.table.remove(claim);
-                    let released = was_there || answers_lost && claim.token().is_some();
+                    let own = answers_lost && claim.token().is_some();
+                    if own && !was_there && done.is_some() {
+                        // By the attempt whose answer was lost, with its tick; or by force, without.
+                        let message = "it isn't yours any more; whether its tick was recorded isn't known";
+                        return Err(StoreError::unknown(ErrorKind::Unreachable, message));
+                    }
+                    let released = was_there || own;
                     return Ok(if released { Released::Released } else { Released::NotHeld });
                 }
                 Err(trouble) if trouble.is_connection_lost() && !patience.is_over() => {

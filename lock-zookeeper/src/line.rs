@@ -90,10 +90,10 @@ impl Line {
             let client = &session.client;
             let look = async {
                 let (synced, children) = (client.sync(&path), client.list_children(&path));
-                let all = join3(synced, children, self.last_tick(client, request, patience));
+                let all = join3(synced, children, self.finishes(client, request, patience));
                 let (synced, children, last) = patience.of(async { Ok::<_, Trouble>(all.await) }).await?;
                 synced.map_err(Trouble::from)?;
-                if let Some(last) = last?.filter(|last| request.is_finished(Some(*last))) {
+                if let Some(last) = last? {
                     return Ok(Some(Some(Acquired::Finished(last))));
                 }
                 if request.waiting != Waiting::No {

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use lock_core::{AcquireRequest, Tick};
+use lock_core::{AcquireRequest, Acquired, Tick};
 use zookeeper_client::{Client, CreateMode, Error, MultiWriteError, MultiWriter};
 
 use crate::{
@@ -100,16 +100,16 @@ impl Line {
                 self.use_up(claim, path, node, request, patience).await
             }
             Turn::Behind(held) => {
-                let last = self.last_tick(&claim.session.client, request, patience).await?;
-                Ok(last.filter(|last| request.is_finished(Some(*last))).map_or(Turn::Behind(held), Turn::Finished))
+                let last = self.finishes(&claim.session.client, request, patience).await?;
+                Ok(last.map_or(Turn::Behind(held), Turn::Finished))
             }
             turn => Ok(turn),
         }
     }
 
-    /// The last tick that was used up, or one before it where the server is behind. Nothing is asked for a wish without a
-    /// tick.
-    pub(crate) async fn last_tick(
+    /// The last tick that was used up, if that of the wish was with it; the server may be behind and know an earlier one.
+    /// Nothing is asked for a wish without a tick.
+    pub(crate) async fn finishes(
         &self,
         client: &Client,
         request: &AcquireRequest,
@@ -120,7 +120,7 @@ impl Line {
         }
         let path = self.ground.paths.tick(&request.name);
         let kept = self.ground.kept_tick(client, &path, patience).await?;
-        Ok(used(kept.as_ref(), &path)?.map(|used| used.tick))
+        finished(request, used(kept.as_ref(), &path)?)
     }
 
     /// Judges a tick for who is first in line and doesn't hold the lock yet, and uses it up if its grant does that.
@@ -141,7 +141,7 @@ impl Line {
             if used.is_some_and(|used| used.is_by(node.token, &node.name)) {
                 return Ok(Turn::Head(node));
             }
-            if let Some(last) = used.map(|used| used.tick).filter(|last| request.is_finished(Some(*last))) {
+            if let Some(last) = finished(request, used)? {
                 return Ok(Turn::Finished(last));
             }
             let Some(tick) = request.used_by_grant() else { return Ok(Turn::Head(node)) };
@@ -171,6 +171,14 @@ impl Line {
 
 /// Asks whether a node is there, whatever was written to it.
 const ANY_VERSION: i32 = -1;
+
+/// The last tick, if that of the wish was used up with it; trouble if it was by a grant of this very call, whose entry is
+/// gone since.
+fn finished(request: &AcquireRequest, used: Option<&UsedUp>) -> Result<Option<Tick>, Trouble> {
+    let Some(used) = used.filter(|used| request.is_finished(Some(used.tick))) else { return Ok(None) };
+    let answer = request.after_doubt(Acquired::Finished(used.tick), used.is_of(request.owner));
+    answer.map(|_| Some(used.tick)).map_err(Trouble::Told)
+}
 
 fn used<'a>(kept: Option<&'a Kept>, path: &str) -> Result<Option<&'a UsedUp>, Trouble> {
     let Some(kept) = kept else { return Ok(None) };

@@ -15,8 +15,8 @@
 //! # Ticks
 //!
 //! A master refuses a claim whose tick it has recorded (`last_tick >= tick`), unless the asker is its live owner. It records
-//! the tick in the same write that accepts the token, or that releases with `done`. So a tick is used up exactly when a
-//! majority accepted its grant, or took part in that release.
+//! the tick in the same write that accepts the token, or that releases with `done`. So a tick is used up once a majority
+//! accepted its grant, or took part in that release.
 //!
 //! *No tick is granted twice*, as long as no master loses data. Two grants are accepted by a majority each, and these share
 //! a master. A master accepts while the asker is its owner by a claim that it didn't refuse, and between that claim and the
@@ -31,7 +31,8 @@
 //!
 //! *An attempt that comes to nothing takes back its tick*, too: until the lease ends a master keeps the tick before it
 //! (`tick_before`). Otherwise attempts that failed at a few masters each would use a tick up together, and a call whose acceptance
-//! is in doubt would be refused its own when it asks again. It is as safe as freeing the lock there, which the same write does
+//! is in doubt would be refused its own when it asks again. Where the take-back is lost as well, they still may: their callers were
+//! told an unknown outcome, and the tick then counts as used up though nobody was granted it. It is as safe as freeing the lock there, which the same write does
 //! under the same condition: the attempt was not granted, and no other relies on it. Who asks in between may be told that the
 //! tick is used up, as if the owner in doubt had it; that one can have it by asking again. Nobody takes back for a process that
 //! died: what a majority accepted for it is used up, as [`AtGrant`](lock_core::TickUse::AtGrant) says.
