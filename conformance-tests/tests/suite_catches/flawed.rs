@@ -14,8 +14,8 @@ use conformance_tests::{Counted, Failure, Faulty, Harness, Hook, Missing, Unreli
 use futures_util::future::join_all;
 use lock_core::{
     AcquireRequest, Acquired, Applied, Capabilities, FencingToken, Grant, Held, ListRequest, LockName, LockProvider,
-    LockState, LockStatus, MemoryLocks, OwnerId, ReleaseRequest, Released, RenewRequest, Renewed, StoreError, TickUse,
-    WakeHub, Watch,
+    LockState, LockStatus, MemoryLocks, OwnerId, ReleaseRequest, Released, RenewRequest, Renewed, StoreError, Tick,
+    TickUse, WakeHub, Watch,
 };
 
 /// What is wrong with a store. Most of these were seen in somebody's code.
@@ -56,11 +56,16 @@ pub(crate) enum Flaw {
     AcceptsAnyTtl,
     /// A grant doesn't use its tick up, so a short job runs on every node in turn.
     ForgetsTicks,
+    /// The tick is recorded when the hold is ended, so that one which merely expires takes it along.
+    TicksEndWithTheLease,
     /// A release doesn't record the tick that it finishes.
     ForgetsFinishedTicks,
     /// The tick is looked at before the owner, so a call whose answer was lost is refused its own.
     TakesItsOwnTickForAnothers,
 }
+
+/// Who asked, and for which tick.
+type Asked = (OwnerId, Option<Tick>);
 
 #[derive(Clone, Debug)]
 pub(crate) struct Flawed {
@@ -69,9 +74,20 @@ pub(crate) struct Flawed {
     /// For each lock that was counted: the last count, and the true token behind it.
     counted: Arc<Mutex<HashMap<LockName, (u64, FencingToken)>>>,
     wakes: WakeHub,
+    /// Who asked for which tick of a lock last.
+    ticks: Arc<Mutex<HashMap<LockName, Asked>>>,
 }
 
 impl Flawed {
+    /// Ends the hold of who asked for a tick, which records it.
+    async fn record_tick(&self, name: &LockName) -> Result<(), StoreError> {
+        let asked = self.ticks.lock().unwrap().get(name).copied();
+        if let Some((owner, done)) = asked {
+            self.store.release(&ReleaseRequest { done, ..ReleaseRequest::new(name.clone(), owner, None) }).await?;
+        }
+        Ok(())
+    }
+
     fn name(&self, name: &LockName) -> LockName {
         if self.flaw == Flaw::IgnoresCase { LockName::new(name.as_str().to_lowercase()).unwrap() } else { name.clone() }
     }
@@ -131,6 +147,10 @@ impl LockProvider for Flawed {
             Flaw::ExpiresEarly => wish.ttl = wish.ttl.mul_f64(0.8).max(range.min),
             Flaw::NeverExpires => wish.ttl = range.max,
             Flaw::ForgetsTicks => wish.tick_use = TickUse::AtRelease,
+            Flaw::TicksEndWithTheLease if wish.tick.is_some() => {
+                wish.tick_use = TickUse::AtRelease;
+                self.ticks.lock().unwrap().insert(wish.name.clone(), (wish.owner, wish.tick));
+            }
             Flaw::TakesItsOwnTickForAnothers if wish.tick.is_some() => {
                 let stranger =
                     AcquireRequest { owner: OwnerId::from_u128(7), tick_use: TickUse::AtRelease, ..wish.clone() };
@@ -211,6 +231,10 @@ impl LockProvider for Flawed {
         let mut wish = request.clone();
         wish.token = request.token.map(|token| self.meant(&name, token));
         (wish.name, wish.owner) = (name, self.owner(request.owner));
+        if self.flaw == Flaw::TicksEndWithTheLease {
+            let asked = self.ticks.lock().unwrap().get(&wish.name).copied();
+            wish.done = asked.filter(|(owner, _)| *owner == wish.owner).and_then(|(_, tick)| tick);
+        }
         if self.flaw == Flaw::ForgetsFinishedTicks {
             wish.done = None;
         }
@@ -258,6 +282,9 @@ impl LockProvider for Flawed {
         if self.flaw == Flaw::ForcedReleaseDoesNothing {
             return Ok(self.holder(name).await?.is_some());
         }
+        if self.flaw == Flaw::TicksEndWithTheLease {
+            self.record_tick(name).await?;
+        }
         self.store.force_release(&self.name(name)).await
     }
 
@@ -284,8 +311,13 @@ pub(crate) struct FlawedHarness {
 impl FlawedHarness {
     pub(crate) fn new(flaw: Flaw) -> Self {
         let memory = MemoryLocks::new();
-        let clients =
-            Flawed { store: Arc::new(memory.clone()), flaw, counted: Arc::default(), wakes: WakeHub::default() };
+        let clients = Flawed {
+            store: Arc::new(memory.clone()),
+            flaw,
+            counted: Arc::default(),
+            wakes: WakeHub::default(),
+            ticks: Arc::default(),
+        };
         Self { memory, clients, commands: Arc::default() }
     }
 }

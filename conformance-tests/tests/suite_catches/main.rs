@@ -62,6 +62,7 @@ const CATCHES: &[(Flaw, &[&str])] = &[
             "ticks::of_many_at_once_one_runs_each_tick",
         ],
     ),
+    (Flaw::TicksEndWithTheLease, &["ticks::a_used_up_tick_outlives_its_holder"]),
     (Flaw::ForgetsFinishedTicks, &["ticks::a_finished_tick_is_not_granted_again"]),
     (Flaw::TakesItsOwnTickForAnothers, &["ticks::a_tick_whose_grant_went_unanswered_is_that_calls"]),
     (Flaw::AcceptsAnyTtl, &["grants::bad_names_and_ttls_are_refused_unsent"]),
