@@ -107,6 +107,16 @@ impl Contention {
         self.healed.push(now());
     }
 
+    /// Returns once each client was granted something after the last marked moment, or after `limit`: how long it took them
+    /// is what [`stop`](Self::stop) tells.
+    pub async fn until_all_are_back(&self, limit: Duration) {
+        let Some(healed) = self.healed.last().copied() else { return };
+        let is_back = |client| self.notes.beliefs().iter().any(|one| one.client == client && one.from >= healed);
+        while !(0..self.clients.len()).all(is_back) && now().since(healed) < limit {
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// How many grants there were so far.
     #[must_use]
     pub fn grants(&self) -> usize {

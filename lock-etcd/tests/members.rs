@@ -101,7 +101,7 @@ async fn contend(faults: &[(Fault, bool)], counts_overlaps: bool) -> Contended {
         println!("{fault:?} of {}: {during} grants in 6 s", if of_leader { "the leader" } else { "a follower" });
         assert!(during > 0, "{fault:?}, leader {of_leader}");
     }
-    pass(seconds(12)).await;
+    contention.until_all_are_back(seconds(20)).await;
     let seen = contention.stop().await.unwrap();
     println!("{seen:?}");
     assert!(seen.back_after.iter().all(|back| *back < seconds(15)), "{seen:?}");
