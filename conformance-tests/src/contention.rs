@@ -117,6 +117,14 @@ impl Contention {
         }
     }
 
+    /// Returns once there were more than so many grants, or after `limit`.
+    pub async fn until_more_than(&self, grants: usize, limit: Duration) {
+        let end = now() + limit;
+        while self.grants() <= grants && now() < end {
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// How many grants there were so far.
     #[must_use]
     pub fn grants(&self) -> usize {

@@ -141,10 +141,11 @@ impl Store {
                 Ok(answers) => answers,
                 Err(error) => return wishes.iter().map(|_| Err(error.clone())).collect(),
             };
-            let (revision, term) = (done.answer.revision, done.answer.term);
+            let (revision, term, in_doubt) = (done.answer.revision, done.answer.term, done.in_doubt);
             let taken = wishes.iter().zip(answers).map(|(wish, answer)| async move {
                 let found = txn::acquired(&answer, wish.request.tick.is_some(), wish.span().is_some())?;
-                self.taken(wish, found, revision, term).await
+                let answer = self.taken(wish, found, revision, term).await?;
+                wish.request.after_doubt(answer, in_doubt)
             });
             return join_all(taken).await;
         }
@@ -196,9 +197,7 @@ impl Store {
                     self.begin_anew(&wish.who).await?;
                 }
                 self.forget(&wish.who);
-                // By a grant of this very call, whose entry is gone since.
-                let own = last.is_of(wish.who.1);
-                wish.request.after_doubt(Acquired::Finished(last.tick), own)
+                Ok(Acquired::Finished(last.tick))
             }
         }
     }

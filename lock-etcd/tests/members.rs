@@ -95,6 +95,8 @@ async fn contend(faults: &[(Fault, bool)], counts_overlaps: bool) -> Contended {
         fault.begin(&cluster, member).await;
         // The majority elects, and goes on without it.
         pass(seconds(6)).await;
+        // What was held, or in line, when the fault before this one ended may have to be over first.
+        contention.until_more_than(before, seconds(20)).await;
         let during = contention.grants() - before;
         fault.end(&cluster, member).await;
         contention.mark();

@@ -278,7 +278,7 @@ async fn a_turn_whose_entry_is_gone_uses_nothing_up() {
         let before = Counts::of(place.host_port()).await.transactions();
         // The look's answer, and what follows it, are on their way for so long each, at least; the others take that away
         // in between.
-        proxy.delay(Duration::from_millis(1500));
+        proxy.delay(Duration::from_millis(700));
         let asking = tokio::spawn({
             let (far, request) = (far.clone(), request.clone());
             async move { far.acquire(&request).await }

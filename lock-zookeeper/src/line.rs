@@ -5,7 +5,10 @@
 //! nobody gets a place before another's. So who is first in *any* reading that shows its own place is first for good, for
 //! as long as its session lives. A reading that is late errs to the other side, and an event follows.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use futures_util::future::join3;
 use lock_core::{AcquireRequest, Acquired, Applied, Grant, Held, Moment, StoreError, Waiting, WakeHub};
@@ -37,6 +40,8 @@ impl Line {
         asked: Moment,
     ) -> Result<Acquired, StoreError> {
         let patience = self.ground.patience(self.ground.operation_timeout);
+        // Whether a step of this call was sent that may have used its tick up.
+        let stepped = AtomicBool::new(false);
         loop {
             let claim = match self.table.find(&request.name, request.owner) {
                 Some(claim) if self.is_over(&claim) => {
@@ -47,7 +52,7 @@ impl Line {
                 None => {
                     let looks = request.waiting == Waiting::No || request.tick.is_some();
                     if looks
-                        && let Some(seen) = self.look(request, &patience).await?
+                        && let Some(seen) = self.look(request, &patience, &stepped).await?
                         // The same call may have been asked twice, and its own grant be what was seen.
                         && self.table.find(&request.name, request.owner).is_none()
                     {
@@ -60,7 +65,7 @@ impl Line {
                     claim
                 }
             };
-            match self.take_turn(&claim, request, asked, &patience).await {
+            match self.take_turn(&claim, request, asked, &patience, &stepped).await {
                 Ok(Some(answer)) => return Ok(answer),
                 // Its session ended, or it did: once more, with another.
                 Ok(None) if !patience.is_over() => {}
@@ -80,7 +85,12 @@ impl Line {
     /// holds the lock, if somebody does, for who isn't going to wait. `None` if there is nothing in the way.
     ///
     /// With a `sync` before it, so that a lock that was freed anywhere before is seen free.
-    async fn look(&self, request: &AcquireRequest, patience: &Patience<'_>) -> Result<Option<Acquired>, StoreError> {
+    async fn look(
+        &self,
+        request: &AcquireRequest,
+        patience: &Patience<'_>,
+        stepped: &AtomicBool,
+    ) -> Result<Option<Acquired>, StoreError> {
         let mut session = match self.sessions.open_one(request.ttl) {
             Some(session) => session,
             None => self.sessions.of(request.ttl, patience).await?,
@@ -90,7 +100,7 @@ impl Line {
             let client = &session.client;
             let look = async {
                 let (synced, children) = (client.sync(&path), client.list_children(&path));
-                let all = join3(synced, children, self.finishes(client, request, patience));
+                let all = join3(synced, children, self.finishes(client, request, patience, stepped));
                 let (synced, children, last) = patience.of(async { Ok::<_, Trouble>(all.await) }).await?;
                 synced.map_err(Trouble::from)?;
                 if let Some(last) = last? {
@@ -135,6 +145,7 @@ impl Line {
         request: &AcquireRequest,
         asked: Moment,
         patience: &Patience<'_>,
+        stepped: &AtomicBool,
     ) -> Result<Option<Acquired>, StoreError> {
         let path = self.ground.paths.lock(&claim.name);
         let mut place = claim.place.lock().await;
@@ -146,7 +157,7 @@ impl Line {
             }
             // Whoever gives up asking leaves nothing that stays for longer than was asked for.
             self.table.keep_longer(claim, self.ground.now() + kept_for(request));
-            match self.attempt(claim, &mut place, &path, request, patience).await {
+            match self.attempt(claim, &mut place, &path, request, patience, stepped).await {
                 Ok(Turn::Again) if !patience.is_over() => {}
                 Ok(turn) => break turn,
                 Err(trouble) if trouble.is_connection_lost() && !patience.is_over() => patience.pause().await,

@@ -4,7 +4,10 @@
 //! So whoever finds itself first sees what all who were first before it wrote; and a step that comes late, after its asker
 //! has left, changes nothing.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use lock_core::{AcquireRequest, Acquired, Tick};
 use zookeeper_client::{Client, CreateMode, Error, MultiWriteError, MultiWriter};
@@ -93,14 +96,15 @@ impl Line {
         path: &str,
         request: &AcquireRequest,
         patience: &Patience<'_>,
+        stepped: &AtomicBool,
     ) -> Result<Turn, Trouble> {
         let turn = self.stand(claim, place, path, request, patience).await?;
         match turn {
             Turn::Head(node) if request.tick.is_some() && claim.token().is_none() => {
-                self.use_up(claim, path, node, request, patience).await
+                self.use_up(claim, path, node, request, patience, stepped).await
             }
             Turn::Behind(held) => {
-                let last = self.finishes(&claim.session.client, request, patience).await?;
+                let last = self.finishes(&claim.session.client, request, patience, stepped).await?;
                 Ok(last.map_or(Turn::Behind(held), Turn::Finished))
             }
             turn => Ok(turn),
@@ -114,13 +118,14 @@ impl Line {
         client: &Client,
         request: &AcquireRequest,
         patience: &Patience<'_>,
+        stepped: &AtomicBool,
     ) -> Result<Option<Tick>, Trouble> {
         if request.tick.is_none() {
             return Ok(None);
         }
         let path = self.ground.paths.tick(&request.name);
         let kept = self.ground.kept_tick(client, &path, patience).await?;
-        finished(request, used(kept.as_ref(), &path)?)
+        finished(request, used(kept.as_ref(), &path)?, stepped)
     }
 
     /// Judges a tick for who is first in line and doesn't hold the lock yet, and uses it up if its grant does that.
@@ -131,6 +136,7 @@ impl Line {
         node: Node,
         request: &AcquireRequest,
         patience: &Patience<'_>,
+        stepped: &AtomicBool,
     ) -> Result<Turn, Trouble> {
         let (client, tick_path) = (&claim.session.client, self.ground.paths.tick(&claim.name));
         let own = format!("{path}/{}", node.name);
@@ -141,11 +147,12 @@ impl Line {
             if used.is_some_and(|used| used.is_by(node.token, &node.name)) {
                 return Ok(Turn::Head(node));
             }
-            if let Some(last) = finished(request, used)? {
+            if let Some(last) = finished(request, used, stepped)? {
                 return Ok(Turn::Finished(last));
             }
             let Some(tick) = request.used_by_grant() else { return Ok(Turn::Head(node)) };
             let change = Change::of(&tick_path, &UsedUp::by_grant(tick, node.token, &node.name), kept.as_ref());
+            stepped.store(true, Ordering::SeqCst);
             let sent = self.ground.now();
             let commit = {
                 let mut step = client.new_multi_writer();
@@ -172,11 +179,12 @@ impl Line {
 /// Asks whether a node is there, whatever was written to it.
 const ANY_VERSION: i32 = -1;
 
-/// The last tick, if that of the wish was used up with it; trouble if it was by a grant of this very call, whose entry is
-/// gone since.
-fn finished(request: &AcquireRequest, used: Option<&UsedUp>) -> Result<Option<Tick>, Trouble> {
+/// The last tick, if that of the wish was used up with it; trouble if it was by a grant of this very call, which has
+/// stepped before, and whose entry is gone since.
+fn finished(request: &AcquireRequest, used: Option<&UsedUp>, stepped: &AtomicBool) -> Result<Option<Tick>, Trouble> {
     let Some(used) = used.filter(|used| request.is_finished(Some(used.tick))) else { return Ok(None) };
-    let answer = request.after_doubt(Acquired::Finished(used.tick), used.is_of(request.owner));
+    let own = stepped.load(Ordering::SeqCst) && used.is_of(request.owner);
+    let answer = request.after_doubt(Acquired::Finished(used.tick), own);
     answer.map(|_| Some(used.tick)).map_err(Trouble::Told)
 }
 
