@@ -66,6 +66,8 @@ struct Notes {
     counters: Vec<AtomicU64>,
     written: Vec<AtomicU64>,
     beliefs: Mutex<Vec<Belief>>,
+    /// When the last hold began that was to outlive a ttl.
+    long_hold: Mutex<Option<Moment>>,
     lost: AtomicU64,
 }
 
@@ -74,7 +76,8 @@ const STEP: Duration = Duration::from_millis(2);
 
 impl Contention {
     /// Lets each of these clients, as soon as it has one of `locks` fresh locks, count that lock's counter up, let go, and
-    /// ask for the next. Some holds are long: they need renewal. Waiters wait for as long as it takes.
+    /// ask for the next. Some holds are long: they need renewal; but there is at most one in three ttls, so that how long a
+    /// waiter waits tells of the store and not of who is before him in the line. Waiters wait for as long as it takes.
     ///
     /// # Errors
     /// None of its own but a name that can't be made.
@@ -86,6 +89,7 @@ impl Contention {
             counters: zeros(),
             written: zeros(),
             beliefs: Mutex::default(),
+            long_hold: Mutex::default(),
             lost: AtomicU64::new(0),
         });
         let (stop, stopped) = watch::channel(false);
@@ -180,6 +184,16 @@ impl Contention {
 }
 
 impl Notes {
+    /// Whether a long hold may begin now; if so, it is noted as begun.
+    fn has_a_long_hold(&self, now: Moment, ttl: Duration) -> bool {
+        let mut last = self.long_hold.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = last.is_none_or(|last| now.since(last) >= ttl * 3);
+        if free {
+            *last = Some(now);
+        }
+        free
+    }
+
     fn beliefs(&self) -> std::sync::MutexGuard<'_, Vec<Belief>> {
         self.beliefs.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -231,8 +245,8 @@ async fn fight(
             Err(error) => return Err(error.into()),
         };
         let from = now();
-        // One in sixteen is held for longer than a ttl, which takes renewals.
-        let long = OsEntropy.next_u64().is_multiple_of(16);
+        // Longer than a ttl, which takes renewals.
+        let long = OsEntropy.next_u64().is_multiple_of(16) && notes.has_a_long_hold(from, ttl);
         let hold = if long { ttl + ttl / 4 } else { STEP * u32::try_from(OsEntropy.next_u64() % 8)? };
         let mut deadline = guard.deadline();
         while now().since(from) < hold {

@@ -100,13 +100,18 @@ async fn contend(faults: &[(Fault, bool)], counts_overlaps: bool) -> Contended {
         let during = contention.grants() - before;
         fault.end(&cluster, member).await;
         contention.mark();
-        println!("{fault:?} of {}: {during} grants in 6 s", if of_leader { "the leader" } else { "a follower" });
+        println!(
+            "{fault:?} of {}: {during} grants while it lasted",
+            if of_leader { "the leader" } else { "a follower" }
+        );
         assert!(during > 0, "{fault:?}, leader {of_leader}");
+        // How long that takes must not depend on the fault that comes next.
+        contention.until_all_are_back(seconds(40)).await;
     }
-    contention.until_all_are_back(seconds(20)).await;
     let seen = contention.stop().await.unwrap();
     println!("{seen:?}");
-    assert!(seen.back_after.iter().all(|back| *back < seconds(15)), "{seen:?}");
+    // What was held or in line when it began has its ttl from the election at the latest, and one may hold for longer still.
+    assert!(seen.back_after.iter().all(|back| *back < seconds(25)), "{seen:?}");
     seen
 }
 

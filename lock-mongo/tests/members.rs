@@ -148,7 +148,8 @@ async fn a_tick_that_only_the_primary_knows_to_be_used_up_is_not_told_finished()
             pass(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(seconds(2), seen).await.expect("the primary has the grant");
+    // A primary steps down ten seconds after it last heard of a majority.
+    tokio::time::timeout(seconds(5), seen).await.expect("the primary has the grant");
     let waits = AcquireRequest { waiting: Waiting::Wake(seconds(60)), ..for_tick() };
     let (alone, group) = (for_tick(), [for_tick(), ask("y", seconds(1))]);
     let (alone, waiting, group) =
