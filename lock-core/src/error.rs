@@ -69,6 +69,7 @@ pub enum Operation {
     Inspect,
     List,
     ForceRelease,
+    Fence,
 }
 
 impl fmt::Display for Operation {
@@ -82,6 +83,7 @@ impl fmt::Display for Operation {
             Self::Inspect => "inspect",
             Self::List => "list",
             Self::ForceRelease => "force release",
+            Self::Fence => "fence",
         })
     }
 }

@@ -7,6 +7,7 @@ mod client;
 mod clock;
 mod entropy;
 mod error;
+mod fence;
 mod group;
 mod listen;
 mod memory;
@@ -31,6 +32,9 @@ pub use client::{
 pub use clock::{Clock, Moment, SystemClock, TestClock};
 pub use entropy::{Entropy, OsEntropy, SeededEntropy};
 pub use error::{Applied, ErrorKind, Operation, StoreError};
+pub use fence::{
+    Fence, FenceError, FenceRegister, InvalidFence, MemoryFences, NotHeld, OtherLock, Pass, Resource, Stale, admit,
+};
 pub use group::Grouped;
 pub use listen::{EventSource, Heard, Listener};
 pub use memory::MemoryLocks;

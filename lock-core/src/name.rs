@@ -27,16 +27,9 @@ impl LockName {
     /// [`ErrorKind::InvalidName`], definitely not applied: nothing was sent.
     pub fn new(name: impl AsRef<str>) -> Result<Self, StoreError> {
         let name = name.as_ref();
-        let complaint = if name.is_empty() {
-            "a lock's name can't be empty".to_owned()
-        } else if name.len() > Self::MAX_BYTES {
-            format!("a lock's name has at most {} bytes, this one has {}", Self::MAX_BYTES, name.len())
-        } else if name.contains('\0') {
-            "a lock's name can't contain a NUL byte".to_owned()
-        } else {
-            return Ok(Self(name.into()));
-        };
-        Err(StoreError::refused(ErrorKind::InvalidName, complaint))
+        check("lock", name, Self::MAX_BYTES)
+            .map_err(|Complaint(complaint)| StoreError::refused(ErrorKind::InvalidName, complaint))?;
+        Ok(Self(name.into()))
     }
 
     /// The name as text.
@@ -55,10 +48,7 @@ impl AsRef<str> for LockName {
 impl fmt::Display for LockName {
     /// Writes the name with control characters escaped, so that an untrusted name can't forge lines of a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for c in self.0.chars() {
-            if c.is_control() { write!(f, "{}", c.escape_debug())? } else { write!(f, "{c}")? }
-        }
-        Ok(())
+        write_escaped(&self.0, f)
     }
 }
 
@@ -66,6 +56,30 @@ impl fmt::Debug for LockName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", &*self.0)
     }
+}
+
+/// Which rule a name breaks.
+pub(crate) struct Complaint(pub(crate) String);
+
+/// The rules of all names that people choose, here for `what`.
+pub(crate) fn check(what: &str, name: &str, most: usize) -> Result<(), Complaint> {
+    Err(Complaint(if name.is_empty() {
+        format!("a {what}'s name can't be empty")
+    } else if name.len() > most {
+        format!("a {what}'s name has at most {most} bytes, this one has {}", name.len())
+    } else if name.contains('\0') {
+        format!("a {what}'s name can't contain a NUL byte")
+    } else {
+        return Ok(());
+    }))
+}
+
+/// Writes a name with its control characters escaped.
+pub(crate) fn write_escaped(name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    for c in name.chars() {
+        if c.is_control() { write!(f, "{}", c.escape_debug())? } else { write!(f, "{c}")? }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

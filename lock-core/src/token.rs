@@ -14,6 +14,9 @@ use serde::{Deserialize, Serialize};
 pub struct FencingToken(u64);
 
 impl FencingToken {
+    /// The highest that a store hands out or a resource takes: 2^63 - 1, which databases keep as a signed number.
+    pub const MAX: Self = Self(i64::MAX as u64);
+
     /// The token with this value.
     #[must_use]
     pub const fn new(value: u64) -> Self {

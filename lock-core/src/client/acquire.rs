@@ -179,7 +179,7 @@ fn take_up(client: &Arc<Client>, wish: &Wish, claim: &Claim, sent: Moment, grant
     let cap = wish.at_most_for.map(|most| claim.in_doubt_since.unwrap_or(sent) + most);
     let owner = claim.request.owner;
     let lease = Lease::new(wish.name.clone(), owner, grant.token, client.clock.clone(), deadline, cap)
-        .of_class(wish.class.clone());
+        .of(claim.request.mode, wish.class.clone());
     lease.check()?;
     let due = client.timing.renew_at(sent, grant.ttl, &*client.entropy);
     client.keeper.keep(lease.clone(), wish.ttl, grant.ttl, due, &claim.runtime);

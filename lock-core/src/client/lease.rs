@@ -16,8 +16,10 @@ use tokio::sync::watch;
 use super::error::{LossReason, Lost};
 use crate::{
     clock::{Clock, Moment},
+    fence::{Fence, InvalidFence},
     name::LockName,
     owner::OwnerId,
+    request::Mode,
     token::FencingToken,
 };
 
@@ -36,6 +38,7 @@ struct Inner {
     name: LockName,
     owner: OwnerId,
     token: FencingToken,
+    mode: Mode,
     clock: Arc<dyn Clock>,
     /// What the application calls this use of the lock, for its metrics.
     class: Option<Arc<str>>,
@@ -85,14 +88,14 @@ impl Lease {
         cap: Option<Moment>,
     ) -> Self {
         let phase = watch::Sender::new(Phase::Live(Term { granted: deadline, cap }));
-        let hold = Inner { name, owner, token, clock, class: None, phase, failed: false.into() };
+        let hold = Inner { name, owner, token, mode: Mode::Exclusive, clock, class: None, phase, failed: false.into() };
         Self { hold: Arc::new(hold), own_cap: None }
     }
 
-    /// The same, of this class; only for a lease that nobody has seen yet.
-    pub(super) fn of_class(mut self, class: Option<Arc<str>>) -> Self {
+    /// The same, of this mode and class; only for a lease that nobody has seen yet.
+    pub(super) fn of(mut self, mode: Mode, class: Option<Arc<str>>) -> Self {
         if let Some(inner) = Arc::get_mut(&mut self.hold) {
-            inner.class = class;
+            (inner.mode, inner.class) = (mode, class);
         }
         self
     }
@@ -107,7 +110,7 @@ impl Lease {
     pub(super) fn again_until(&self, deadline: Moment) -> Self {
         let inner = &self.hold;
         Self::new(inner.name.clone(), inner.owner, inner.token, inner.clock.clone(), deadline, None)
-            .of_class(inner.class.clone())
+            .of(inner.mode, inner.class.clone())
     }
 
     /// Which lock.
@@ -126,6 +129,19 @@ impl Lease {
     #[must_use]
     pub fn token(&self) -> FencingToken {
         self.hold.token
+    }
+
+    /// What a write under this lease says to the resource, here or in another process: see [`Fence`].
+    ///
+    /// Also of a lease that is over: whether a write passes is the resource's to say, not this process's.
+    ///
+    /// # Errors
+    /// [`InvalidFence`] for a lease that isn't exclusive: others hold the lock at the same time, so its tokens order no writes.
+    pub fn fence(&self) -> Result<Fence, InvalidFence> {
+        match self.hold.mode {
+            Mode::Exclusive => Fence::new(self.hold.name.clone(), self.hold.token),
+            mode => Err(InvalidFence::mode(&self.hold.name, mode)),
+        }
     }
 
     /// Whether the lock is still ours, by the clock as it is now. Once `false`, always `false`.
@@ -341,6 +357,16 @@ mod tests {
         let owner = OwnerId::from_u128(1);
         let name = LockName::new("x").unwrap();
         Lease::new(name, owner, FencingToken::new(1), clock.clone(), at(secs), cap.map(at))
+    }
+
+    #[test]
+    fn what_others_hold_at_the_same_time_fences_nothing() {
+        let clock = Arc::new(TestClock::new());
+        assert_eq!(lease(&clock, 10, None).fence().unwrap().to_string(), "1@x");
+        for mode in [Mode::Shared, Mode::Permits(3.try_into().unwrap())] {
+            let error = lease(&clock, 10, None).of(mode, None).fence().unwrap_err();
+            assert!(error.to_string().contains("fences nothing"), "{error}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
