@@ -27,13 +27,14 @@ pub use batch::{Request, in_waves};
 pub use capability::{Capabilities, Durability, Fairness, KeptBy, TtlRange, Wake};
 pub use client::{
     Busy, Event, Finished, Lease, LeaseGuard, Lock, LockError, Locks, LocksBuilder, LossReason, Lost, Observer,
-    Outcome, ReleaseOutcome, Skipped, assert_locked, current,
+    Outcome, ReleaseOutcome, Skipped, TransactionError, Transactions, assert_locked, current,
 };
 pub use clock::{Clock, Moment, SystemClock, TestClock};
 pub use entropy::{Entropy, OsEntropy, SeededEntropy};
 pub use error::{Applied, ErrorKind, Operation, StoreError};
 pub use fence::{
-    Fence, FenceError, FenceRegister, InvalidFence, MemoryFences, NotHeld, OtherLock, Pass, Resource, Stale, admit,
+    Fence, FenceError, FenceRegister, InvalidFence, MemoryFences, NotHeld, OtherLock, Pass, Resource, Stale, ToFence,
+    admit,
 };
 pub use group::Grouped;
 pub use listen::{EventSource, Heard, Listener};

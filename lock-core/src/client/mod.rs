@@ -11,6 +11,7 @@ mod locks;
 mod observer;
 mod queue;
 mod run;
+mod transaction;
 
 pub use current::{assert_locked, current};
 pub use error::{Busy, Finished, LockError, LossReason, Lost, Outcome, Skipped};
@@ -19,3 +20,4 @@ pub use lease::Lease;
 pub use lock::Lock;
 pub use locks::{Locks, LocksBuilder};
 pub use observer::{Event, Observer};
+pub use transaction::{TransactionError, Transactions};

@@ -184,7 +184,7 @@ impl Lock {
     }
 
     /// What this joins, if it is to join what the running work is under.
-    fn joins(&self) -> Result<Option<Arc<Under>>, LockError> {
+    pub(super) fn joins(&self) -> Result<Option<Arc<Under>>, LockError> {
         let Some(under) = Under::of(&self.client, &self.name).filter(|_| self.reentrant) else { return Ok(None) };
         self.clone().wish()?;
         under.lease().check()?;
@@ -220,7 +220,7 @@ async fn acquired(lock: Lock) -> Result<Outcome<LeaseGuard>, LockError> {
 }
 
 /// Releases, for as long as somebody should wait for it.
-async fn give_back(client: &Client, guard: LeaseGuard) {
+pub(super) async fn give_back(client: &Client, guard: LeaseGuard) {
     let lease = guard.lease().clone();
     tokio::select! {
         released = guard.release() => if let Err(error) = released {

@@ -12,7 +12,7 @@ use super::{
     judge::{Pass, admit},
     register::FenceRegister,
     resource::Resource,
-    value::Fence,
+    value::{Fence, ToFence},
 };
 
 /// Fences of what lives in this process's memory. Clones share one register.
@@ -44,14 +44,15 @@ impl MemoryFences {
     /// The fence was seen even if the write panics.
     ///
     /// # Errors
-    /// [`FenceError::Stale`] and [`FenceError::OtherLock`]; then the write was not called.
+    /// But for [`FenceError::Store`] any; then the write was not called.
     pub fn write<T>(
         &self,
         resource: &Resource,
-        fence: &Fence,
+        fence: &impl ToFence,
         pass: Pass,
         write: impl FnOnce() -> T,
     ) -> Result<T, FenceError> {
+        let fence = &fence.to_fence()?;
         let mut seen = self.seen();
         if admit(seen.get(resource), resource, fence, pass)? {
             seen.insert(resource.clone(), fence.clone());

@@ -15,4 +15,4 @@ pub use judge::{Pass, admit};
 pub use memory::MemoryFences;
 pub use register::FenceRegister;
 pub use resource::Resource;
-pub use value::Fence;
+pub use value::{Fence, ToFence};

@@ -5,7 +5,11 @@ use std::{fmt, fmt::Write as _, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 use super::error::InvalidFence;
-use crate::{name::LockName, token::FencingToken};
+use crate::{
+    client::{Lease, LeaseGuard},
+    name::LockName,
+    token::FencingToken,
+};
 
 /// Under which grant of which lock a write is made: what every guard and every register asks for.
 ///
@@ -61,6 +65,33 @@ impl Fence {
     pub fn token_i64(&self) -> i64 {
         // Checked when it was made.
         i64::try_from(self.token.get()).unwrap_or(i64::MAX)
+    }
+}
+
+/// What tells the fence of a write: a lease, or its fence.
+pub trait ToFence {
+    /// The fence.
+    ///
+    /// # Errors
+    /// [`InvalidFence`] for a lease that isn't exclusive: its tokens order no writes.
+    fn to_fence(&self) -> Result<Fence, InvalidFence>;
+}
+
+impl ToFence for Fence {
+    fn to_fence(&self) -> Result<Fence, InvalidFence> {
+        Ok(self.clone())
+    }
+}
+
+impl ToFence for Lease {
+    fn to_fence(&self) -> Result<Fence, InvalidFence> {
+        self.fence()
+    }
+}
+
+impl ToFence for LeaseGuard {
+    fn to_fence(&self) -> Result<Fence, InvalidFence> {
+        self.fence()
     }
 }
 

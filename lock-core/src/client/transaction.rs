@@ -1,0 +1,130 @@
+//! Work whose writes are kept only if its lease held to their end.
+
+use std::panic::{AssertUnwindSafe, resume_unwind};
+
+use async_trait::async_trait;
+use futures_util::FutureExt;
+
+use super::{current::Under, error::LockError, lease::Lease, lock::Lock, run::give_back};
+use crate::{
+    error::{Applied, StoreError},
+    fence::{Fence, FenceError},
+};
+
+/// The transactions of a database that keeps the lock and the data: what a store adds to
+/// [`Lock::run_in_transaction`].
+#[async_trait]
+pub trait Transactions: Send + Sync {
+    /// One that was begun. Dropped, it is rolled back.
+    type Transaction: Send;
+
+    /// Begins one in which this grant holds its lock, until the transaction ends: nobody is granted the lock before, even
+    /// if the lease ends or is given back.
+    ///
+    /// # Errors
+    /// [`FenceError::NotHeld`] if the grant doesn't hold its lock any more; [`FenceError::Store`].
+    async fn begin(&self, fence: &Fence) -> Result<Self::Transaction, FenceError>;
+
+    /// Commits it if the grant holds its lock still, by the store's clock. Otherwise it is rolled back.
+    ///
+    /// # Errors
+    /// [`FenceError::NotHeld`]: nothing was kept. [`FenceError::Store`], which says whether something may have been.
+    async fn commit(&self, transaction: Self::Transaction, fence: &Fence) -> Result<(), FenceError>;
+
+    /// Rolls it back, and waits for that.
+    ///
+    /// # Errors
+    /// The store's; the store then rolls back by itself when it learns that the connection is gone.
+    async fn roll_back(&self, transaction: Self::Transaction) -> Result<(), StoreError>;
+}
+
+/// Why work in a transaction under a lock was not kept.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TransactionError<E> {
+    /// The lock wasn't had, or was lost before the work was done: nothing was kept.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The work failed: nothing was kept.
+    #[error("the work in the transaction failed: {0}")]
+    Work(E),
+    /// The work was done, but its lease didn't hold to the end, and nothing was kept; or the store failed, which says
+    /// whether something may have been.
+    #[error(transparent)]
+    Fence(#[from] FenceError),
+}
+
+impl<E> TransactionError<E> {
+    /// Whether what was written may have been kept all the same.
+    pub const fn applied(&self) -> Applied {
+        match self {
+            Self::Fence(error) => error.applied(),
+            Self::Lock(_) | Self::Work(_) => Applied::No,
+        }
+    }
+}
+
+impl Lock {
+    /// Acquires it, does the work in a transaction, commits that if the lease still holds, and releases the lock. Otherwise
+    /// all that the work wrote in the transaction is undone: when the work fails, when it panics, when the lease is lost.
+    ///
+    /// From its beginning to its end the transaction keeps others from being granted the lock, also beyond the lease; so
+    /// nothing of theirs comes between. A commit that was begun isn't broken off: it is told how it ended. When the lease is
+    /// lost before that, the work's future is dropped, as in [`run`](Self::run). Dropping this future rolls back, unless the
+    /// commit has left already.
+    ///
+    /// `store` is the transactions of the database that keeps both the lock and the data: each store crate has them. Keep
+    /// the work short: the database keeps what it locked for as long as that takes.
+    ///
+    /// # Errors
+    /// [`TransactionError`], which says whether anything may have been kept.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub async fn run_in_transaction<S, T, E, W>(self, store: &S, work: W) -> Result<T, TransactionError<E>>
+    where
+        S: Transactions,
+        W: AsyncFnOnce(&mut S::Transaction, &Lease) -> Result<T, E>,
+    {
+        let client = self.client.clone();
+        let (guard, under) = match self.joins()? {
+            Some(under) => (None, under),
+            None => {
+                let guard = Box::pin(self.acquire()).await?;
+                let under = Under::new(&guard);
+                (Some(guard), under)
+            }
+        };
+        let lease = under.lease().clone();
+        let done = AssertUnwindSafe(under.scope(transact(store, &lease, work))).catch_unwind().await;
+        if !matches!(done, Ok(Ok(_))) {
+            lease.fail();
+        }
+        if let Some(guard) = guard {
+            give_back(&client, guard).await;
+        }
+        done.unwrap_or_else(|panic| resume_unwind(panic))
+    }
+}
+
+async fn transact<S, T, E, W>(store: &S, lease: &Lease, work: W) -> Result<T, TransactionError<E>>
+where
+    S: Transactions,
+    W: AsyncFnOnce(&mut S::Transaction, &Lease) -> Result<T, E>,
+{
+    let fence = lease.fence().map_err(FenceError::from)?;
+    let mut transaction = lease.while_held(store.begin(&fence)).await.map_err(LockError::from)??;
+    let error = match lease.while_held(work(&mut transaction, lease)).await {
+        Ok(Ok(done)) => {
+            // From here on the store decides: what it holds, nobody else is granted.
+            store.commit(transaction, &fence).await?;
+            return Ok(done);
+        }
+        Ok(Err(error)) => TransactionError::Work(error),
+        Err(lost) => LockError::from(lost).into(),
+    };
+    if let Err(error) = store.roll_back(transaction).await {
+        tracing::debug!(lock = %lease.name(), %error, "no roll-back; the store does it when the connection is gone");
+    }
+    Err(error)
+}

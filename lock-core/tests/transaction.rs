@@ -1,0 +1,167 @@
+//! Work in a transaction under a lock: kept as a whole if the lease held to its end, and else not at all.
+
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test says what went wrong by failing")]
+
+mod support;
+
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use futures_util::FutureExt;
+use lock_core::*;
+use support::Stage;
+
+const TTL: Duration = Duration::from_secs(10);
+
+/// A list that is kept in transactions, and what its commit is to meet with.
+#[derive(Default)]
+struct Ledger {
+    kept: Arc<Mutex<Vec<&'static str>>>,
+    commit_takes: Duration,
+    holds_no_more: bool,
+}
+
+struct Draft(Vec<&'static str>);
+
+#[async_trait]
+impl Transactions for Ledger {
+    type Transaction = Draft;
+
+    async fn begin(&self, _: &Fence) -> Result<Draft, FenceError> {
+        Ok(Draft(Vec::new()))
+    }
+
+    async fn commit(&self, draft: Draft, fence: &Fence) -> Result<(), FenceError> {
+        tokio::time::sleep(self.commit_takes).await;
+        if self.holds_no_more {
+            return Err(NotHeld { lock: fence.lock().clone(), token: fence.token() }.into());
+        }
+        self.kept.lock().unwrap().extend(draft.0);
+        Ok(())
+    }
+
+    async fn roll_back(&self, _: Draft) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+impl Ledger {
+    fn kept(&self) -> Vec<&'static str> {
+        self.kept.lock().unwrap().clone()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_done_under_the_lease_is_kept() {
+    let (stage, ledger) = (Stage::new(), Ledger::default());
+    let kept = ledger.kept.clone();
+    // In a task: the future can be sent.
+    let lock = stage.locks().lock("x").ttl(TTL);
+    let done = tokio::spawn(async move {
+        let work = async |draft: &mut Draft, lease: &Lease| {
+            draft.0.push("a");
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            assert_eq!(current().unwrap().token(), lease.token());
+            draft.0.push("b");
+            Ok::<_, ()>(draft.0.len())
+        };
+        lock.run_in_transaction(&ledger, work).await
+    });
+    assert_eq!(done.await.unwrap().unwrap(), 2);
+    assert_eq!(*kept.lock().unwrap(), ["a", "b"]);
+    assert!(stage.is_free("x").await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_that_fails_or_panics_leaves_nothing() {
+    let (stage, ledger) = (Stage::new(), Ledger::default());
+    let failed = stage.locks().lock("x").ttl(TTL).run_in_transaction(&ledger, async |draft, _| {
+        draft.0.push("a");
+        Err::<(), _>("on purpose")
+    });
+    let error = failed.await.unwrap_err();
+    assert!(matches!(error, TransactionError::Work("on purpose")), "{error:?}");
+    assert_eq!(error.applied(), Applied::No);
+    let panics = stage.locks().lock("x").ttl(TTL).run_in_transaction(&ledger, async |draft, _| {
+        draft.0.push("a");
+        if draft.0.len() == 1 {
+            panic!("on purpose");
+        }
+        Ok::<_, ()>(())
+    });
+    AssertUnwindSafe(panics).catch_unwind().await.map(|_| ()).unwrap_err();
+    assert!(stage.is_free("x").await);
+    assert!(ledger.kept().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_is_lost_before_the_work_is_done_undoes_it() {
+    let (stage, ledger) = (Stage::new(), Ledger::default());
+    let outcome = stage.locks().lock("x").ttl(TTL).run_in_transaction(&ledger, async |draft, _| {
+        draft.0.push("a");
+        stage.set_down(true);
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        Ok::<_, ()>(())
+    });
+    let error = outcome.await.unwrap_err();
+    assert!(matches!(error, TransactionError::Lock(LockError::Lost(_))), "{error:?}");
+    assert!(ledger.kept().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_grant_that_holds_no_more_at_the_commit_undoes_it() {
+    let (stage, ledger) = (Stage::new(), Ledger { holds_no_more: true, ..Ledger::default() });
+    let outcome = stage.locks().lock("x").ttl(TTL).run_in_transaction(&ledger, async |draft, _| {
+        draft.0.push("a");
+        Ok::<_, ()>(())
+    });
+    let error = outcome.await.unwrap_err();
+    assert!(matches!(error, TransactionError::Fence(FenceError::NotHeld(_))), "{error:?}");
+    assert!(ledger.kept().is_empty() && stage.is_free("x").await);
+}
+
+/// The store holds the lock for the transaction, whatever this process believes; broken off, its outcome would be unknown.
+#[tokio::test(start_paused = true)]
+async fn a_commit_that_was_begun_is_not_broken_off_by_a_loss() {
+    let (stage, ledger) = (Stage::new(), Ledger { commit_takes: Duration::from_secs(60), ..Ledger::default() });
+    let outcome = stage.locks().lock("x").ttl(TTL).run_in_transaction(&ledger, async |draft, _| {
+        draft.0.push("a");
+        stage.set_down(true);
+        Ok::<_, ()>(())
+    });
+    outcome.await.unwrap();
+    assert_eq!(ledger.kept(), ["a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_get_the_lock_does_nothing() {
+    let (stage, ledger) = (Stage::new(), Ledger::default());
+    let _other = stage.hold("x").await.unwrap();
+    let outcome = stage.locks().lock("x").ttl(TTL).no_wait().run_in_transaction(&ledger, async |_, _| Ok::<_, ()>(()));
+    let error = outcome.await.unwrap_err();
+    assert!(matches!(error, TransactionError::Lock(LockError::Busy(_))), "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn joined_work_has_a_transaction_of_its_own_under_the_same_lease() {
+    let (stage, ledger) = (Stage::new(), Ledger::default());
+    let locks = stage.locks();
+    let tokens = locks.lock("x").ttl(TTL).run(|outer| {
+        let inner = locks.lock("x").ttl(TTL).reentrant();
+        let ledger = &ledger;
+        async move {
+            let inner = inner.run_in_transaction(ledger, async |draft, lease| {
+                draft.0.push("a");
+                Ok::<_, ()>(lease.token())
+            });
+            (outer.token(), inner.await.unwrap(), outer.is_valid())
+        }
+    });
+    let (outer, inner, still) = tokens.await.unwrap();
+    assert!(outer == inner && still);
+    assert_eq!(ledger.kept(), ["a"]);
+}
