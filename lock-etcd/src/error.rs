@@ -188,10 +188,8 @@ fn explain(failure: &Failure) -> (ErrorKind, String) {
                 DriverError::InvalidUri(_) | DriverError::EndpointError(_) => {
                     (ErrorKind::InvalidConfig, "a host of the URL can't be understood".to_owned())
                 }
-                DriverError::TransportError(error) => {
-                    (ErrorKind::Unreachable, format!("the connection to the server broke: {}", chain(error)))
-                }
-                _ => (ErrorKind::Unreachable, format!("the connection to the server broke: {}", chain(error))),
+                DriverError::TransportError(error) => (ErrorKind::Unreachable, broke(&chain(error))),
+                _ => (ErrorKind::Unreachable, broke(&chain(error))),
             },
         },
     }
@@ -260,7 +258,14 @@ fn explain_status(code: i32, said: &str) -> (ErrorKind, String) {
 /// A connection that there was, or that never came to a first answer.
 fn broke(said: &str) -> String {
     let at_once = ["tls", "handshake", "h2 protocol", "frame"].iter().any(|word| said.contains(word));
-    let check = if at_once { "; check the port, and whether both sides use TLS" } else { "" };
+    let check = if at_once {
+        "; check the port, and whether both sides use TLS"
+    } else if said.contains("reset by peer") {
+        // A server that is spoken to in another language may say nothing but this.
+        "; if it never held, check the port, and whether both sides use TLS"
+    } else {
+        ""
+    };
     format!("the connection to the server broke: {said}{check}")
 }
 
