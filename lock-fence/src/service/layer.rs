@@ -1,0 +1,175 @@
+//! The layer.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use http::{Request, Response, request::Parts};
+use lock_core::{Fence, FenceRegister, Pass, Resource};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::{
+    gate::{Gate, Stay},
+    header,
+    refusal::Refusal,
+};
+
+type Naming = dyn Fn(&Parts) -> Result<Resource, Refusal> + Send + Sync;
+
+/// Lets requests in by their [`HEADER`](super::HEADER), and answers those that are stale with 409.
+///
+/// Clones share what is being answered. What is let in carries its [`Fence`] among the request's extensions.
+#[derive(Clone)]
+pub struct FenceLayer {
+    register: Arc<dyn FenceRegister>,
+    naming: Arc<Naming>,
+    pass: Pass,
+    optional: bool,
+    gate: Arc<Gate>,
+}
+
+impl FenceLayer {
+    /// All requests write this one resource.
+    #[must_use]
+    pub fn new(register: impl FenceRegister, resource: Resource) -> Self {
+        Self::by(register, move |_| Ok(resource.clone()))
+    }
+
+    /// A request says what it writes, by its path or otherwise. Of what `naming` gives, the register keeps one entry each:
+    /// let it name what there is, and not whatever a request asks for.
+    ///
+    /// ```
+    /// use lock_core::MemoryFences;
+    /// use lock_fence::{Resource, service::{FenceLayer, Refusal}};
+    ///
+    /// let layer = FenceLayer::by(MemoryFences::new(), |request| {
+    ///     let account = request.uri.path().rsplit('/').next().unwrap_or_default();
+    ///     Resource::new(format!("account-{account}")).map_err(Refusal::Resource)
+    /// });
+    /// ```
+    #[must_use]
+    pub fn by(
+        register: impl FenceRegister,
+        naming: impl Fn(&Parts) -> Result<Resource, Refusal> + Send + Sync + 'static,
+    ) -> Self {
+        let (register, naming) = (Arc::new(register), Arc::new(naming));
+        Self { register, naming, pass: Pass::Again, optional: false, gate: Arc::default() }
+    }
+
+    /// Which tokens pass; [`Pass::Again`] by default.
+    #[must_use]
+    pub fn pass(mut self, pass: Pass) -> Self {
+        self.pass = pass;
+        self
+    }
+
+    /// Lets requests in that carry no fence, as reads may. They are not checked at all.
+    #[must_use]
+    pub fn optional(mut self) -> Self {
+        self.optional = true;
+        self
+    }
+    async fn let_in(&self, parts: &Parts) -> Result<Option<(Fence, Stay)>, Refusal> {
+        let Some(fence) = header::read(&parts.headers)? else {
+            return if self.optional { Ok(None) } else { Err(Refusal::Missing) };
+        };
+        let resource = (self.naming)(parts)?;
+        let stay = loop {
+            let empty = match self.gate.enter(&resource, &fence) {
+                Ok(stay) => break stay,
+                Err(empty) => empty,
+            };
+            let emptied = empty.notified();
+            tokio::pin!(emptied);
+            emptied.as_mut().enable();
+            // Before the wait: from here on no more of those come in that it waits for; and who is stale needn't wait. One
+            // that passes once is judged when it is inside.
+            if self.pass == Pass::Again {
+                self.register.raise(&resource, &fence, self.pass).await?;
+            }
+            match self.gate.enter(&resource, &fence) {
+                Ok(stay) => break stay,
+                // The last one may have gone before the wait was set up, and others come since: these tell anew.
+                Err(now) if Arc::ptr_eq(&now, &empty) => emptied.await,
+                Err(_) => {}
+            }
+        };
+        // Inside, so that nobody is let in between this and the end of the request who would change its answer.
+        self.register.raise(&resource, &fence, self.pass).await?;
+        Ok(Some((fence, stay)))
+    }
+}
+
+impl fmt::Debug for FenceLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("FenceLayer");
+        shown.field("register", &self.register).field("pass", &self.pass).field("optional", &self.optional);
+        shown.finish_non_exhaustive()
+    }
+}
+
+impl<S> Layer<S> for FenceLayer {
+    type Service = FenceService<S>;
+
+    fn layer(&self, inner: S) -> FenceService<S> {
+        FenceService { inner, layer: self.clone() }
+    }
+}
+
+/// A service behind a [`FenceLayer`].
+#[derive(Clone, Debug)]
+pub struct FenceService<S> {
+    inner: S,
+    layer: FenceLayer,
+}
+
+impl<S, Q, B> Service<Request<Q>> for FenceService<S>
+where
+    S: Service<Request<Q>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send,
+    Q: Send + 'static,
+    B: From<String>,
+{
+    type Response = Response<B>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Q>) -> Self::Future {
+        // The one that was polled ready is called; its clone waits to be polled.
+        let clone = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, clone);
+        let layer = self.layer.clone();
+        Box::pin(async move {
+            let (mut parts, body) = request.into_parts();
+            // Inside until it is answered, or given up.
+            let _stay = match layer.let_in(&parts).await {
+                Ok(Some((fence, stay))) => {
+                    parts.extensions.insert(fence);
+                    Some(stay)
+                }
+                Ok(None) => None,
+                Err(refusal) => {
+                    tell(&refusal);
+                    return Ok(refusal.response());
+                }
+            };
+            inner.call(Request::from_parts(parts, body)).await
+        })
+    }
+}
+
+fn tell(refusal: &Refusal) {
+    match refusal {
+        Refusal::Unavailable(error) => tracing::warn!(%error, "a fenced request was turned away"),
+        refusal => tracing::info!(%refusal, "a fenced request was turned away"),
+    }
+}

@@ -1,0 +1,176 @@
+//! A service that refuses stale requests: what it answers, and that nothing is overtaken.
+#![cfg(feature = "axum")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what went wrong by failing")]
+
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use axum::{Router, body::Body, extract::State};
+use http::{Request, StatusCode};
+use http_body_util::BodyExt;
+use lock_core::{ErrorKind, Fence, FenceError, FenceRegister, MemoryFences, Pass, Resource, StoreError};
+use lock_fence::service::{FenceLayer, Refusal, RequestFence};
+use tokio::sync::Notify;
+use tower::ServiceExt;
+
+#[derive(Clone, Default)]
+struct Ledger {
+    written: Arc<Mutex<Vec<u64>>>,
+    /// A write under token 1 waits for it.
+    go_on: Arc<Notify>,
+    began: Arc<Notify>,
+}
+
+async fn write(State(ledger): State<Ledger>, fence: Option<RequestFence>) -> &'static str {
+    let token = fence.map_or(0, |RequestFence(fence)| fence.token().get());
+    if token == 1 {
+        ledger.began.notify_one();
+        ledger.go_on.notified().await;
+    }
+    ledger.written.lock().unwrap().push(token);
+    "written"
+}
+
+fn app(ledger: &Ledger, layer: FenceLayer) -> Router {
+    Router::new().fallback(write).layer(layer).with_state(ledger.clone())
+}
+
+fn accounts() -> Resource {
+    Resource::new("accounts").unwrap()
+}
+
+async fn send(app: &Router, path: &str, headers: &[&str]) -> (StatusCode, serde_json::Value) {
+    let mut request = Request::post(path);
+    for value in headers {
+        request = request.header("Fencing-Token", *value);
+    }
+    let response = app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+    let status = response.status();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, serde_json::from_slice(&body).unwrap_or_default())
+}
+
+#[tokio::test]
+async fn a_stale_request_is_answered_with_409_and_what_was_seen() {
+    let ledger = Ledger::default();
+    let app = app(&ledger, FenceLayer::new(MemoryFences::new(), accounts()));
+    for token in ["6@accounts", "6@accounts", "7@accounts"] {
+        assert_eq!(send(&app, "/", &[token]).await.0, StatusCode::OK);
+    }
+    let (status, body) = send(&app, "/", &["6@accounts"]).await;
+    assert_eq!(status, StatusCode::CONFLICT);
+    assert_eq!(
+        (&body["error"], &body["resource"], &body["lock"], &body["token"], &body["highest"]),
+        (&"stale_fence".into(), &"accounts".into(), &"accounts".into(), &6.into(), &7.into())
+    );
+    let (status, body) = send(&app, "/", &["8@other"]).await;
+    assert_eq!((status, &body["error"]), (StatusCode::CONFLICT, &"other_lock".into()));
+    assert_eq!(body["fenced_by"], "accounts");
+    assert_eq!(*ledger.written.lock().unwrap(), [6, 6, 7]);
+}
+
+#[tokio::test]
+async fn what_is_no_fence_is_answered_with_400_and_what_is_missing_with_428() {
+    let ledger = Ledger::default();
+    let app = app(&ledger, FenceLayer::new(MemoryFences::new(), accounts()));
+    for bad in
+        ["", "7", "-7@accounts", "0@accounts", "9223372036854775808@accounts", "seven@accounts", "7 @accounts", "é"]
+    {
+        let (status, body) = send(&app, "/", &[bad]).await;
+        assert_eq!((status, &body["error"]), (StatusCode::BAD_REQUEST, &"invalid_fence".into()), "{bad}");
+        assert!(body["message"].as_str().unwrap().starts_with("the header Fencing-Token"), "{body}");
+    }
+    let (status, body) = send(&app, "/", &["6@accounts", "7@accounts"]).await;
+    assert_eq!((status, &body["error"]), (StatusCode::BAD_REQUEST, &"invalid_fence".into()));
+    let (status, body) = send(&app, "/", &[]).await;
+    assert_eq!((status, &body["error"]), (StatusCode::PRECONDITION_REQUIRED, &"fence_required".into()));
+    assert!(ledger.written.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn reads_may_go_without_and_once_is_once() {
+    let ledger = Ledger::default();
+    let app = app(&ledger, FenceLayer::new(MemoryFences::new(), accounts()).optional().pass(Pass::Once));
+    let statuses = [send(&app, "/", &[]).await.0, send(&app, "/", &["6@a"]).await.0, send(&app, "/", &["6@a"]).await.0];
+    assert_eq!(statuses, [StatusCode::OK, StatusCode::OK, StatusCode::CONFLICT]);
+    assert_eq!(*ledger.written.lock().unwrap(), [0, 6]);
+}
+
+#[tokio::test]
+async fn resources_are_told_apart_by_the_request() {
+    let ledger = Ledger::default();
+    let by_path = FenceLayer::by(MemoryFences::new(), |request| {
+        Resource::new(request.uri.path().trim_start_matches('/')).map_err(Refusal::Resource)
+    });
+    let app = app(&ledger, by_path);
+    assert_eq!(send(&app, "/a", &["6@x"]).await.0, StatusCode::OK);
+    assert_eq!(send(&app, "/b", &["5@x"]).await.0, StatusCode::OK);
+    assert_eq!(send(&app, "/a", &["5@x"]).await.0, StatusCode::CONFLICT);
+    let (status, body) = send(&app, &format!("/{}", "x".repeat(600)), &["6@x"]).await;
+    assert_eq!((status, &body["error"]), (StatusCode::BAD_REQUEST, &"invalid_resource".into()));
+}
+
+/// The check alone would let it in: it came first, and wrote last.
+#[tokio::test]
+async fn a_request_that_is_being_answered_is_not_overtaken() {
+    let (ledger, fences) = (Ledger::default(), MemoryFences::new());
+    let app = app(&ledger, FenceLayer::new(fences.clone(), accounts()));
+    let spawn = |token: &'static str| {
+        let app = app.clone();
+        tokio::spawn(async move { send(&app, "/", &[token]).await.0 })
+    };
+    let slow = spawn("1@accounts");
+    ledger.began.notified().await;
+    let next = spawn("2@accounts");
+    // The newer one is seen, though it isn't let in yet: once that is so, a late one is turned away without a wait.
+    while fences.highest(&accounts()).await.unwrap().unwrap().token().get() < 2 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(send(&app, "/", &["1@accounts"]).await.0, StatusCode::CONFLICT);
+    assert!(!next.is_finished() && ledger.written.lock().unwrap().is_empty(), "it overtook");
+    ledger.go_on.notify_one();
+    assert_eq!((slow.await.unwrap(), next.await.unwrap()), (StatusCode::OK, StatusCode::OK));
+    assert_eq!(*ledger.written.lock().unwrap(), [1, 2]);
+}
+
+#[tokio::test]
+async fn a_request_that_is_given_up_lets_the_next_one_in() {
+    let ledger = Ledger::default();
+    let app = app(&ledger, FenceLayer::new(MemoryFences::new(), accounts()));
+    let slow = tokio::spawn({
+        let app = app.clone();
+        async move { send(&app, "/", &["1@accounts"]).await.0 }
+    });
+    ledger.began.notified().await;
+    let next = tokio::spawn({
+        let app = app.clone();
+        async move { send(&app, "/", &["2@accounts"]).await.0 }
+    });
+    slow.abort();
+    assert_eq!(next.await.unwrap(), StatusCode::OK);
+}
+
+#[derive(Debug)]
+struct Away;
+
+#[async_trait]
+impl FenceRegister for Away {
+    async fn raise(&self, _: &Resource, _: &Fence, _: Pass) -> Result<(), FenceError> {
+        Err(StoreError::refused(ErrorKind::Unreachable, "no connection to db.internal:5432").into())
+    }
+    async fn highest(&self, _: &Resource) -> Result<Option<Fence>, FenceError> {
+        Ok(None)
+    }
+    async fn forget(&self, _: &Resource) -> Result<bool, FenceError> {
+        Ok(false)
+    }
+}
+
+#[tokio::test]
+async fn without_its_register_nothing_is_let_in_and_nothing_is_told_of_it() {
+    let ledger = Ledger::default();
+    let app = app(&ledger, FenceLayer::new(Away, accounts()));
+    let (status, body) = send(&app, "/", &["1@accounts"]).await;
+    assert_eq!((status, &body["error"]), (StatusCode::SERVICE_UNAVAILABLE, &"fence_unavailable".into()));
+    assert!(!body.to_string().contains("db.internal") && ledger.written.lock().unwrap().is_empty(), "{body}");
+}
