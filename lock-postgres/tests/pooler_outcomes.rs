@@ -73,11 +73,15 @@ async fn whatever_goes_wrong_at_the_commit_is_told_as_unknown() {
         let cuts = async {
             if cut {
                 pooler.terminate_one("COMMIT").await;
+                // Where there is time for a second attempt.
                 pooler.terminate_one("COMMIT").await;
             }
+            std::future::pending::<()>().await;
         };
-        let (answer, ()) = tokio::join!(in_time(locks.acquire(&wish)), cuts);
-        let error = answer.unwrap_err();
+        let error = tokio::select! {
+            answer = in_time(locks.acquire(&wish)) => answer.unwrap_err(),
+            () = cuts => unreachable!("it goes on until there is an answer"),
+        };
         println!("{error}");
         assert_eq!(error.applied(), Applied::Maybe, "{error}");
         keeper.rollback().await.unwrap();
