@@ -8,6 +8,7 @@ use crate::place::quoted;
 
 /// The primary result codes that mean something in particular here (<https://www.sqlite.org/rescode.html>).
 mod code {
+    pub(super) const ERROR: i32 = 1;
     pub(super) const PERM: i32 = 3;
     pub(super) const BUSY: i32 = 5;
     pub(super) const LOCKED: i32 = 6;
@@ -18,10 +19,26 @@ mod code {
     pub(super) const NOTADB: i32 = 26;
 }
 
-/// SQLite's primary result code, where the error is SQLite's own.
+/// `SQLITE_BUSY_SNAPSHOT`: of the extended codes the one that says something of its own.
+const BUSY_SNAPSHOT: i32 = 517;
+
+/// SQLite's extended result code, where the error is SQLite's own.
+fn extended_code(error: &sqlx::Error) -> Option<i32> {
+    error.as_database_error()?.code()?.parse().ok()
+}
+
 fn primary_code(error: &sqlx::Error) -> Option<i32> {
-    let extended: i32 = error.as_database_error()?.code()?.parse().ok()?;
-    Some(extended & 0xff)
+    extended_code(error).map(|extended| extended & 0xff)
+}
+
+/// Whether a transaction that has read wants to write, and somebody else has written in between.
+pub(crate) fn is_old_snapshot(error: &sqlx::Error) -> bool {
+    extended_code(error) == Some(BUSY_SNAPSHOT)
+}
+
+/// Whether a statement names what isn't there (or is wrong otherwise: SQLite has one code for both).
+pub(crate) fn is_no_such_thing(error: &sqlx::Error) -> bool {
+    primary_code(error) == Some(code::ERROR)
 }
 
 /// Whether somebody else had the file locked for longer than we wait.
@@ -63,6 +80,10 @@ fn explain(error: &sqlx::Error, path: &Path) -> (ErrorKind, String) {
         Some(code::CORRUPT) => (
             ErrorKind::Corrupt,
             format!("{path} is damaged; stop its users and delete it (with -wal and -shm), or restore it"),
+        ),
+        None if matches!(error, sqlx::Error::PoolTimedOut) => (
+            ErrorKind::Contention,
+            format!("no connection to {path} came free in time; enlarge the pool, or try again"),
         ),
         Some(code::FULL) => (ErrorKind::NotReady, format!("the disk of {path} is full; make room")),
         _ => (ErrorKind::Other, format!("{path}: {}", one_line(&error.to_string()))),

@@ -40,6 +40,7 @@ mod boot;
 mod config;
 mod database;
 mod failure;
+mod fence;
 mod ledger;
 mod place;
 mod provider;
@@ -49,5 +50,6 @@ mod url;
 mod wake;
 
 pub use config::SqliteLocksBuilder;
+pub use fence::SqliteFences;
 pub use provider::SqliteLocks;
 pub use sqlx;

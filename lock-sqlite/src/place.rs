@@ -44,10 +44,7 @@ pub(crate) fn check(path: &Path, create_directory: bool) -> Result<(), StoreErro
         Err(why) => return Err(unusable(directory, &why)),
     }
     check_file_system(directory)?;
-    // A link may lead to another file system.
-    if let Some(behind) = fs::canonicalize(path).ok().as_deref().and_then(Path::parent) {
-        check_file_system(behind)?;
-    }
+    check_shared(path)?;
     let exists = match fs::metadata(path) {
         Ok(found) if found.is_dir() => return refuse(ErrorKind::NotReady, path, "is a directory; name a file in it"),
         Ok(found) if !found.is_file() => {
@@ -61,6 +58,11 @@ pub(crate) fn check(path: &Path, create_directory: bool) -> Result<(), StoreErro
     // WAL keeps two more files beside the database, so the directory must take new ones.
     check_writable(directory, Access::WRITE_OK | Access::EXEC_OK, "a directory")?;
     if exists { check_writable(path, Access::WRITE_OK | Access::READ_OK, "a file") } else { Ok(()) }
+}
+
+/// Refuses a file that lies on a network file system; a link may lead there. One that isn't there passes.
+pub(crate) fn check_shared(path: &Path) -> Result<(), StoreError> {
+    fs::canonicalize(path).ok().as_deref().and_then(Path::parent).map_or(Ok(()), check_file_system)
 }
 
 /// Makes the directory, for its owner alone.

@@ -1,0 +1,3 @@
+-- Forgets what a resource has seen.
+DELETE FROM main.leasehold_fences
+WHERE resource = ?1;

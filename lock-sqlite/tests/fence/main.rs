@@ -1,0 +1,8 @@
+//! The check at the resource, in the transaction that writes.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what went wrong by failing")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod app;
+mod register;
