@@ -27,6 +27,21 @@
 //! - Records of idle locks are swept after a retention, and their last ticks with them: a tick is known for as long as the
 //!   token is.
 //!
+//! # Fencing
+//! A lease can end while its holder stands still, so that its writes come late. They are refused in the transaction that makes
+//! them:
+//! - [`SqliteTransactions`], where lock and data are in one file: a transaction is kept only if its grant holds the lock, and
+//!   nobody is granted the lock before the transaction ends, whatever becomes of the lease. That is what
+//!   [`Lock::run_in_transaction`](lock_core::Lock::run_in_transaction) takes, too.
+//! - [`SqliteFences`], where the lock is kept elsewhere: the file keeps the highest token that each resource has seen, and
+//!   lets no lower one through.
+//!
+//! Both cost a short statement and no flush of their own: a durable one-row transaction of 0.45 ms took 1.1 times as long on
+//! the two-core machine where this was written. Both take the file's one write lock, so what is to come after an open
+//! transaction waits for it, renewals as well: keep them shorter than the leases. What a commit is worth in a power cut is
+//! settled by the application's own pool (`synchronous`). Neither can fence what isn't in the file: a message that was sent,
+//! another database.
+//!
 //! # What it can't do
 //! - Several hosts: a file on a network file system is refused where it can be told.
 //! - Outlive its file's deletion: who deletes the file frees the locks in it, though their holders still believe. They
@@ -50,6 +65,6 @@ mod url;
 mod wake;
 
 pub use config::SqliteLocksBuilder;
-pub use fence::SqliteFences;
+pub use fence::{SqliteFences, SqliteTransactions};
 pub use provider::SqliteLocks;
 pub use sqlx;

@@ -5,4 +5,7 @@
 mod common;
 
 mod app;
+mod cost;
+mod guard;
 mod register;
+mod transactions;

@@ -1,0 +1,183 @@
+//! Guards: the lock and the data in one file.
+
+use std::{path::PathBuf, sync::Arc};
+
+use async_trait::async_trait;
+use lock_core::{Clock, Fence, FenceError, NotHeld, Record, StoreError, SystemClock, ToFence, Transactions};
+use sqlx::{Sqlite, SqliteConnection, SqlitePool, Transaction};
+
+use super::{
+    BEGIN,
+    failure::{Table, here, in_check},
+};
+use crate::{
+    boot::boot_id,
+    failure::{at_commit, before_commit},
+    row::{self, Row},
+};
+
+const LOCKS: Table = Table {
+    name: "leasehold_locks",
+    missing: "no locks are kept in it; guard transactions of the file that has them, or fence by SqliteFences where they are \
+              kept elsewhere",
+};
+
+/// Transactions of an application that keeps its data in the file of the locks: a write is kept only if its grant holds
+/// the lock.
+///
+/// ```
+/// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::sync::Arc;
+/// use lock_core::{Lease, Locks};
+/// use lock_sqlite::{SqliteLocks, SqliteTransactions, sqlx::{self, SqlitePool, Sqlite, Transaction}};
+///
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("app.db");
+/// let locks = Locks::new(SqliteLocks::builder(&path).build().await?);
+/// let pool = SqlitePool::connect(path.to_str().ok_or("no UTF-8")?).await?;
+/// sqlx::query("CREATE TABLE accounts (name TEXT PRIMARY KEY, cents INTEGER)").execute(&pool).await?;
+/// let transactions = SqliteTransactions::new(pool.clone());
+///
+/// // The whole: lock, transaction, check, commit, release.
+/// let work = async |tx: &mut Transaction<'static, Sqlite>, _: &Lease| {
+///     sqlx::query("INSERT INTO accounts VALUES ('anna', 100)").execute(&mut **tx).await
+/// };
+/// locks.lock("accounts").run_in_transaction(&transactions, work).await?;
+///
+/// // The check alone, in a transaction of your own.
+/// let lease = locks.lock("accounts").acquire().await?;
+/// let mut tx = pool.begin_with("BEGIN IMMEDIATE").await?;
+/// transactions.hold(&mut tx, &lease).await?;
+/// sqlx::query("UPDATE accounts SET cents = cents - 1").execute(&mut *tx).await?;
+/// tx.commit().await?;
+/// # Ok(()) }
+/// ```
+///
+/// # What it guarantees
+/// From the check on, the transaction has the file's write lock. Until it ends nobody is granted any lock of the file, even
+/// if the lease ends in the meantime; so no write of a later holder comes before its commit, and none of an earlier one
+/// after. Killed in between, the process leaves nothing.
+///
+/// The lock is looked up in the file that the transaction writes: the main database of its connection.
+///
+/// # What it costs
+/// One short statement, and no write to the disk. But the *whole file* waits while such a transaction is open: every other
+/// writer, and every acquire, renewal and release of any of its locks, the lease's own renewals included. Those fail when
+/// their [busy timeout](crate::SqliteLocksBuilder::busy_timeout) is over and are tried again while their leases last. So
+/// **keep transactions shorter than the shortest ttl of the file's leases**. One that stays open for longer is still safe,
+/// but its holder and the file's other holders come to believe that their leases are lost, and the work of
+/// [`run_in_transaction`](lock_core::Lock::run_in_transaction) is then broken off and undone. A process that is stopped in
+/// mid-transaction stops all others.
+///
+/// End the transaction before you release the lock or ask for another one of this file: both would wait for it.
+///
+/// # What the commit is worth
+/// As much as the settings of your pool make it. With `synchronous` at FULL (the default) what was committed survives a
+/// power cut. With NORMAL in WAL mode the last commits may be lost then, each as a whole; grants of the lock are not,
+/// since the provider has a connection of its own.
+///
+/// # What it can't see
+/// A failing statement may make SQLite roll back the whole transaction (`OR ROLLBACK`, `RAISE(ROLLBACK)`, a full disk). The
+/// guard is gone then, and statements that follow are on their own: after any such error, drop the transaction.
+#[derive(Clone, Debug)]
+pub struct SqliteTransactions {
+    pool: SqlitePool,
+    clock: Arc<dyn Clock>,
+    /// Why there is none is told by the first check.
+    boot_id: Result<Arc<str>, StoreError>,
+}
+
+impl SqliteTransactions {
+    /// Transactions of a pool on the file of the locks.
+    #[must_use]
+    pub fn new(pool: SqlitePool) -> Self {
+        Self { pool, clock: Arc::new(SystemClock), boot_id: boot_id().map(Into::into) }
+    }
+
+    /// The clock that leases are counted on, if the locks were opened with another one than the host's.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Sees to it that this grant holds its lock until the transaction ends. Call it first: what was written before it is
+    /// in the transaction all the same.
+    ///
+    /// For any transaction of the file. One that has read nothing yet waits for the write lock, for as long as its
+    /// connection's busy timeout; one that has, doesn't wait, and is refused if somebody has written since. So begin it
+    /// with `BEGIN IMMEDIATE` (`pool.begin_with`) where you can.
+    ///
+    /// # Errors
+    /// Then roll the transaction back. [`FenceError::NotHeld`] if the grant doesn't hold its lock any more, by the host's
+    /// clock and this boot of the host. [`FenceError::Store`], never applied: [`Contention`](lock_core::ErrorKind::Contention) if the write lock
+    /// can't be had, [`NotReady`](lock_core::ErrorKind::NotReady) if the file has no locks in it, [`Corrupt`](lock_core::ErrorKind::Corrupt) for a record that no
+    /// version of this crate writes.
+    ///
+    /// Cancel safe; whether the write lock was taken is then unknown.
+    pub async fn hold(
+        &self,
+        transaction: &mut Transaction<'_, Sqlite>,
+        fence: &impl ToFence,
+    ) -> Result<(), FenceError> {
+        self.check(transaction, &fence.to_fence()?).await
+    }
+
+    async fn check(&self, connection: &mut SqliteConnection, fence: &Fence) -> Result<(), FenceError> {
+        let here = |error| here(error, Some(fence.lock()));
+        let boot_id = self.boot_id.clone().map_err(here)?;
+        let record = sqlx::query_as(include_str!("../sql/fence_hold.sql")).bind(fence.lock().as_str());
+        let row: Option<Row> = match record.fetch_optional(&mut *connection).await {
+            Ok(row) => row,
+            Err(error) => return Err(here(in_check(error, connection, &self.path(), &LOCKS).await).into()),
+        };
+        // Read after the write lock was had: from here to the end nobody can be granted it.
+        let now = self.clock.now();
+        let record = row.map(|row| row::parse(row, &boot_id).and_then(|(_, record)| record)).transpose();
+        let holds = |record: &Record| record.token == fence.token() && record.lease.is_some() && record.is_taken(now);
+        if record.map_err(here)?.as_ref().is_some_and(holds) {
+            Ok(())
+        } else {
+            Err(NotHeld { lock: fence.lock().clone(), token: fence.token() }.into())
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.pool.connect_options().get_filename().to_owned()
+    }
+}
+
+#[async_trait]
+impl Transactions for SqliteTransactions {
+    type Transaction = Transaction<'static, Sqlite>;
+
+    async fn begin(&self, fence: &Fence) -> Result<Self::Transaction, FenceError> {
+        let begun = self.pool.begin_with(BEGIN).await;
+        let mut transaction = begun.map_err(|error| here(before_commit(error, &self.path()), Some(fence.lock())))?;
+        match self.check(&mut transaction, fence).await {
+            Ok(()) => Ok(transaction),
+            Err(refusal) => Err(undone(transaction, refusal).await),
+        }
+    }
+
+    async fn commit(&self, mut transaction: Self::Transaction, fence: &Fence) -> Result<(), FenceError> {
+        if let Err(refusal) = self.check(&mut transaction, fence).await {
+            return Err(undone(transaction, refusal).await);
+        }
+        let committed = transaction.commit().await;
+        committed.map_err(|error| here(at_commit(error, &self.path()), Some(fence.lock())).into())
+    }
+
+    async fn roll_back(&self, transaction: Self::Transaction) -> Result<(), StoreError> {
+        let rolled_back = transaction.rollback().await;
+        rolled_back.map_err(|error| here(before_commit(error, &self.path()), None))
+    }
+}
+
+/// The refusal, told when others can write again.
+async fn undone(transaction: Transaction<'_, Sqlite>, refusal: FenceError) -> FenceError {
+    if let Err(error) = transaction.rollback().await {
+        tracing::debug!(%error, "no roll-back; SQLite does it when the connection is closed");
+    }
+    refusal
+}
