@@ -100,6 +100,11 @@ impl Ground {
         Patience { clock: &*self.clock, until: self.now() + limit, limit }
     }
 
+    /// The URL's chroot; empty for none.
+    pub(crate) fn chroot(&self) -> &str {
+        &self.address.chroot
+    }
+
     /// How a node of this kind is made.
     pub(crate) fn options(&self, mode: CreateMode) -> CreateOptions<'static> {
         mode.with_acls(if self.open_acl { Acls::anyone_all() } else { Acls::creator_all() })
@@ -181,11 +186,10 @@ impl Ground {
         Ok((client, limits))
     }
 
-    /// Checks that the chroot is there, and makes the nodes under which everything is kept where they are missing.
-    pub(crate) async fn prepare(&self, client: &Client) -> Result<(), StoreError> {
+    /// Checks that the chroot is there, and makes the nodes under which something is kept where they are missing.
+    pub(crate) async fn prepare(&self, client: &Client, nodes: &[String]) -> Result<(), StoreError> {
         let patience = self.patience(self.connect_timeout);
         let chroot = &self.address.chroot;
-        let nodes = [self.paths.locks(), self.paths.ticks(), self.paths.sessions()];
         let root = if chroot.is_empty() { "/" } else { chroot };
         // All at once. To read a node needs the right to, which to look for it doesn't.
         let (root, found) = (client.check_stat(root), join_all(nodes.iter().map(|node| client.get_data(node))));

@@ -37,6 +37,17 @@
 //! in one step with the entry's deletion. A version from before grants used ticks up can't read what they write: upgrade all
 //! processes that share a job before one of them uses [`TickUse::AtGrant`](lock_core::TickUse).
 //!
+//! # Fencing
+//!
+//! Exclusion may fail at the client: it stands still, its session ends, and its write arrives late. Where the data are in
+//! ZooKeeper too, [`ZooKeeperFences`] has a write take a condition along in its multi, judged by the leader in the order of
+//! all writes: no higher token of the lock has written to the resource, wherever the lock is kept.
+//!
+//! That costs one operation more in the multi, and no message; one look and two operations more for the first write under a
+//! grant. A write whose answer is lost is told as such and not sent again. What it can't do: fence what is written past it,
+//! without the condition; and after people have deleted a resource's node there, or
+//! [forgotten](lock_core::FenceRegister::forget) it, refuse what comes first, whatever its token.
+//!
 //! # Limits
 //!
 //! - A lease is renewable by the client that acquired it only: it lives off that client's session. Any client can release it.
@@ -55,6 +66,7 @@ mod belief;
 mod config;
 mod data;
 mod error;
+mod fence;
 mod ground;
 mod leave;
 mod line;
@@ -72,4 +84,5 @@ mod ticks;
 mod url;
 
 pub use config::{Builder, Source};
+pub use fence::{FencesBuilder, ZooKeeperFences};
 pub use provider::ZooKeeperLocks;

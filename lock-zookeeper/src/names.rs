@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use lock_core::LockName;
+use lock_core::{LockName, Resource};
 
 /// The paths under which everything is kept.
 #[derive(Clone, Debug)]
@@ -35,6 +35,11 @@ impl Paths {
         format!("{}/ticks", self.base)
     }
 
+    /// The parent of what resources are fenced by.
+    pub(crate) fn fences(&self) -> String {
+        format!("{}/fences", self.base)
+    }
+
     pub(crate) fn lock(&self, name: &LockName) -> String {
         format!("{}/locks/{}", self.base, encoded(name.as_str()))
     }
@@ -42,9 +47,13 @@ impl Paths {
     pub(crate) fn tick(&self, name: &LockName) -> String {
         format!("{}/ticks/{}", self.base, encoded(name.as_str()))
     }
+
+    pub(crate) fn fence(&self, resource: &Resource) -> String {
+        format!("{}/fences/{}", self.base, encoded(resource.as_str()))
+    }
 }
 
-/// A lock's name as the name of a node.
+/// A lock's name, or another text, as the name of a node.
 ///
 /// What a node's name can't hold is escaped byte by byte as in URLs: the slash, control characters, `.` and `..` by
 /// themselves, and what Java's `PathUtils.validatePath` refuses, all characters beyond the first 65,536 among it. The per
@@ -73,6 +82,11 @@ fn is_plain(c: char) -> bool {
 
 /// The lock of a node; `None` for what isn't the node of any lock.
 pub(crate) fn decoded(node: &str) -> Option<LockName> {
+    LockName::new(read_back(node)?).ok()
+}
+
+/// The text that was encoded; `None` for what was not.
+pub(crate) fn read_back(node: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(node.len());
     let mut rest = node.as_bytes();
     while let Some((first, after)) = rest.split_first() {
@@ -85,9 +99,9 @@ pub(crate) fn decoded(node: &str) -> Option<LockName> {
             rest = after;
         }
     }
-    let name = LockName::new(String::from_utf8(bytes).ok()?).ok()?;
+    let text = String::from_utf8(bytes).ok()?;
     // Only what we write ourselves: else two nodes could be one lock's.
-    (encoded(name.as_str()) == node).then_some(name)
+    (encoded(&text) == node).then_some(text)
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ impl Front {
     }
 
     /// A client whose session goes on.
-    async fn client(&self, patience: &Patience<'_>) -> Result<Client, StoreError> {
+    pub(crate) async fn client(&self, patience: &Patience<'_>) -> Result<Client, StoreError> {
         let open = async {
             let (client, _) = self.ground.open(self.longest).await?;
             self.silent.store(false, Ordering::SeqCst);
@@ -144,11 +144,19 @@ impl Front {
         }
     }
 
+    /// Takes in what went wrong with a request: after a silence the next is asked over another session.
+    pub(crate) fn note(&self, trouble: &Trouble) {
+        if trouble.is_silence() || trouble.is_driver_gone() {
+            self.silent.store(true, Ordering::SeqCst);
+        }
+    }
+
     /// What follows from a failure: it may be tried again, or there is no more to be had.
     async fn after(&self, trouble: Trouble, patience: &Patience<'_>) -> Result<(), Trouble> {
         let may_go_on = trouble.is_connection_lost() || trouble.is_driver_gone() || trouble.is_session_over();
         let is_last = !may_go_on || patience.is_over();
-        if trouble.is_silence() || trouble.is_driver_gone() || may_go_on && is_last {
+        self.note(&trouble);
+        if may_go_on && is_last {
             self.silent.store(true, Ordering::SeqCst);
         }
         if is_last {

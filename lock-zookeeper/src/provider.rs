@@ -50,7 +50,8 @@ impl ZooKeeperLocks {
     pub(crate) async fn start(settings: Settings) -> Result<Self, StoreError> {
         let ground = Arc::new(Ground::new(settings));
         let (client, limits) = ground.learn().await?;
-        ground.prepare(&client).await?;
+        let nodes = [ground.paths.locks(), ground.paths.ticks(), ground.paths.sessions()];
+        ground.prepare(&client, &nodes).await?;
         let mut capabilities = Capabilities::new("zookeeper");
         // Every write is told when a majority has it in its log.
         capabilities.durability = Durability::Durable;

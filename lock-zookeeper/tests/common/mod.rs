@@ -1,6 +1,7 @@
 //! A place for one test: the testbed's servers, with a node of the test's own.
 #![allow(dead_code, reason = "each file of tests uses a part of it")]
 
+pub(crate) mod fences;
 pub(crate) mod ticks;
 
 use std::{
