@@ -40,12 +40,15 @@
 //! # Fencing
 //!
 //! Exclusion may fail at the client: it stands still, its session ends, and its write arrives late. Where the data are in
-//! ZooKeeper too, [`ZooKeeperFences`] has a write take a condition along in its multi, judged by the leader in the order of
-//! all writes: no higher token of the lock has written to the resource, wherever the lock is kept.
+//! ZooKeeper too, the write takes a condition along in its multi, judged by the leader in the order of all writes:
 //!
-//! That costs one operation more in the multi, and no message; one look and two operations more for the first write under a
-//! grant. A write whose answer is lost is told as such and not sent again. What it can't do: fence what is written past it,
-//! without the condition; and after people have deleted a resource's node there, or
+//! - [`ZooKeeperLocks::hold`], and [`write`](ZooKeeperLocks::write) which sends it too: the lease's own entry is there, so at
+//!   the moment of the write nobody was granted the lock after it. For data on the servers that keep the lock.
+//! - [`ZooKeeperFences`]: no higher token of the lock has written to the resource, wherever the lock is kept.
+//!
+//! Either costs one operation more in the multi, and no message; the register one look and two operations more for the first
+//! write under a grant. A write whose answer is lost is told as such and not sent again. What it can't do: fence what is
+//! written past it, without the condition; and after people have deleted a resource's node there, or
 //! [forgotten](lock_core::FenceRegister::forget) it, refuse what comes first, whatever its token.
 //!
 //! # Limits

@@ -4,13 +4,14 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use lock_core::{
-    AcquireRequest, Acquired, Capabilities, Durability, Fairness, KeptBy, ListRequest, LockName, LockProvider,
-    LockStatus, Operation, OwnerId, ReleaseRequest, Released, RenewRequest, Renewed, StoreError, TtlRange, Wake,
-    WakeHub, Watch,
+    AcquireRequest, Acquired, Capabilities, Durability, Fairness, FencingToken, KeptBy, ListRequest, LockName,
+    LockProvider, LockStatus, Operation, OwnerId, ReleaseRequest, Released, RenewRequest, Renewed, StoreError,
+    TtlRange, Wake, WakeHub, Watch,
 };
 
 use crate::{
     config::{Builder, Settings, Source},
+    fence::Remembered,
     ground::Ground,
     line::Line,
     people::Front,
@@ -22,13 +23,15 @@ use crate::{
 /// Locks in ZooKeeper. Clones share their sessions.
 #[derive(Clone)]
 pub struct ZooKeeperLocks {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
-struct Inner {
-    ground: Arc<Ground>,
-    line: Arc<Line>,
-    front: Front,
+pub(crate) struct Inner {
+    pub(crate) ground: Arc<Ground>,
+    pub(crate) line: Arc<Line>,
+    pub(crate) front: Front,
+    /// The entries of leases that other clients acquired.
+    pub(crate) others: Remembered<(OwnerId, FencingToken), String>,
     capabilities: Capabilities,
 }
 
@@ -70,7 +73,8 @@ impl ZooKeeperLocks {
             ground: Arc::clone(&ground),
         };
         let front = Front::new(&ground, client);
-        Ok(Self { inner: Arc::new(Inner { ground, line: Arc::new(line), front, capabilities }) })
+        let others = Remembered::default();
+        Ok(Self { inner: Arc::new(Inner { ground, line: Arc::new(line), front, others, capabilities }) })
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
     ground::Patience,
     line::Line,
     node::{Entry, is_in_order, prefix, queue},
-    table::{Background, Claim, Hold, Node, Place, Predecessor},
+    table::{Background, Claim, Node, Place, Predecessor},
 };
 
 /// What an attempt came to.
@@ -230,10 +230,7 @@ impl Line {
 
 /// What becomes of a claim whose node isn't there any more: what was held is lost, who waited stands in line anew.
 fn gone(claim: &Claim) -> Turn {
-    let mut hold = claim.hold();
-    if matches!(&*hold, Hold::Held { .. }) {
-        *hold = Hold::Gone;
-    }
+    claim.lose();
     Turn::Again
 }
 

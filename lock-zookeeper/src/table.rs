@@ -102,6 +102,14 @@ impl Claim {
         }
     }
 
+    /// Its node isn't there any more: what it held is lost.
+    pub(crate) fn lose(&self) {
+        let mut hold = self.hold();
+        if matches!(&*hold, Hold::Held { .. }) {
+            *hold = Hold::Gone;
+        }
+    }
+
     pub(crate) fn is_gone(&self) -> bool {
         matches!(&*self.hold(), Hold::Gone)
     }
