@@ -3,20 +3,27 @@
 
 mod common;
 
-use std::error::Error as _;
+use std::{
+    error::Error as _,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
 
 use common::{
     OPEN,
     fences::{Log, fence, fences, is_corrupt, is_stale, resource},
-    fresh_path, operator, start, url,
+    fresh_path, operator, start, until, url,
 };
 use conformance_tests::Proxy;
 use futures_util::future::join_all;
 use lock_core::{Applied, ErrorKind, FenceError, FenceRegister, Pass};
 use lock_zookeeper::{
     ZooKeeperFences,
-    zookeeper_client::{Client, Error, MultiWriteError, MultiWriteResult},
+    zookeeper_client::{Acls, CheckWriter, Client, CreateMode, Error, MultiWriteError, MultiWriteResult},
 };
+use testbed::ZooKeeper;
 
 async fn the_highest_and_higher_ones_write_and_nothing_else_does() {
     let server = start(testbed::zookeeper).await;
@@ -201,6 +208,89 @@ async fn writes_at_once_are_kept_in_the_order_of_their_tokens() {
     assert!((kept.len() as u64) < CLIENTS * TOKENS && kept.len() > 20, "{kept:?}");
 }
 
+async fn all_that_a_holder_writes_at_once_passes() {
+    let server = start(testbed::zookeeper).await;
+    let (operator, path, accounts) = (operator(&server).await, fresh_path(), resource("accounts"));
+    let log = Log::new(&operator, &path).await;
+    let ours = fences(&server, &path).await;
+    for token in [5, 6] {
+        // All of them find that the fence is to be raised, and one does it.
+        let five = fence("x", token);
+        let write = |_| ours.write(&accounts, &five, Pass::Again, log.entry(token));
+        join_all((0..100).map(write)).await.into_iter().for_each(|written| _ = written.unwrap());
+    }
+    assert_eq!(log.entries().await, [["5"; 100], ["6"; 100]].concat());
+}
+
+async fn the_longest_and_strangest_names_are_kept_apart() {
+    let server = start(testbed::zookeeper).await;
+    let (operator, path) = (operator(&server).await, fresh_path());
+    let log = Log::new(&operator, &path).await;
+    let ours = fences(&server, &path).await;
+    let names = ["%".repeat(512), "é".repeat(256), "/".repeat(512), ".".to_owned(), "..".to_owned(), "a\nb".to_owned()];
+    for (name, token) in names.iter().zip(1..) {
+        ours.write(&resource(name), &fence(name, token), Pass::Again, log.entry(token)).await.unwrap();
+    }
+    for (name, token) in names.iter().zip(1..) {
+        assert_eq!(ours.highest(&resource(name)).await.unwrap(), Some(fence(name, token)));
+        ours.write(&resource(name), &fence(name, token + 1), Pass::Once, log.entry(token)).await.unwrap();
+        assert!(ours.forget(&resource(name)).await.unwrap());
+    }
+    assert_eq!(log.entries().await.len(), names.len() * 2);
+}
+
+async fn who_may_not_use_the_register_is_told_so() {
+    let server = start(testbed::zookeeper).await;
+    let (operator, path, accounts) = (operator(&server).await, fresh_path(), resource("accounts"));
+    let log = Log::new(&operator, &path).await;
+    let with_user = url(&server, &path).replace("zookeeper://", "zookeeper://app:s3cret@");
+    let ours = ZooKeeperFences::connect(&with_user).await.unwrap();
+    ours.write(&accounts, &fence("x", 5), Pass::Again, log.entry(5)).await.unwrap();
+    let stranger = ZooKeeperFences::connect(&url(&server, &path)).await.unwrap_err();
+    println!("{stranger}");
+    assert_eq!(stranger.kind(), ErrorKind::Denied);
+    // The register is everybody's, and this resource's node isn't.
+    operator.mkdir(&format!("{path}/other/fences"), &OPEN).await.unwrap();
+    let other = format!("{path}/other");
+    let ours = ZooKeeperFences::builder(with_user.as_str()).path(&other).build().await.unwrap();
+    ours.raise(&accounts, &fence("x", 5), Pass::Again).await.unwrap();
+    let theirs = ZooKeeperFences::builder(url(&server, &path)).path(&other).build().await.unwrap();
+    let Err(FenceError::Store(error)) = theirs.write(&accounts, &fence("x", 6), Pass::Again, log.entry("?")).await
+    else {
+        panic!("it may not be read")
+    };
+    println!("{error}");
+    assert_eq!((error.kind(), error.applied()), (ErrorKind::Denied, Applied::No));
+    assert_eq!(log.entries().await, ["5"]);
+}
+
+async fn a_register_goes_on_after_its_session_has_ended() {
+    let server = Arc::new(start(testbed::zookeeper).await);
+    let (operator, path, accounts) = (operator(&server).await, fresh_path(), resource("accounts"));
+    let log = Log::new(&operator, &path).await;
+    let ours = fences(&server, &path).await;
+    // Its own session writes a node that ends with it, so that it can be told.
+    let (mark, ephemeral) = (format!("{path}/mark"), CreateMode::Ephemeral.with_acls(Acls::anyone_all()));
+    let write = |multi: &mut CheckWriter<'_>| multi.add_create(&mark, b"", &ephemeral);
+    ours.write(&accounts, &fence("x", 5), Pass::Again, write).await.unwrap();
+    let session = operator.check_stat(&mark).await.unwrap().unwrap().ephemeral_owner;
+    until("the session's end", || async {
+        let server = Arc::clone(&server);
+        tokio::task::spawn_blocking(move || _ = ZooKeeper::of(&server).expire(session)).await.unwrap();
+        operator.check_stat(&mark).await.unwrap().is_none()
+    })
+    .await;
+    let tries = AtomicU32::new(0);
+    until("the next session", || async {
+        tries.fetch_add(1, Ordering::SeqCst);
+        ours.write(&accounts, &fence("x", 6), Pass::Again, log.entry(6)).await.is_ok()
+    })
+    .await;
+    println!("written by attempt {}", tries.into_inner());
+    is_stale(ours.write(&accounts, &fence("x", 5), Pass::Again, log.entry(5)).await, 5, 6);
+    assert_eq!(log.entries().await, ["6"]);
+}
+
 async fn a_write_that_the_server_refuses_leaves_the_register_as_it_was() {
     let server = start(testbed::zookeeper).await;
     let (operator, path, accounts) = (operator(&server).await, fresh_path(), resource("accounts"));
@@ -256,6 +346,10 @@ testbed::server_tests!(testbed::zookeeper =>
     what_no_version_writes_is_told_and_left_alone,
     nothing_passes_by_what_is_remembered_of_a_register_that_was_deleted,
     writes_at_once_are_kept_in_the_order_of_their_tokens,
+    all_that_a_holder_writes_at_once_passes,
+    the_longest_and_strangest_names_are_kept_apart,
+    who_may_not_use_the_register_is_told_so,
+    a_register_goes_on_after_its_session_has_ended,
     a_write_that_the_server_refuses_leaves_the_register_as_it_was,
     a_write_whose_answer_is_lost_is_told_as_such_and_done_once,
 );

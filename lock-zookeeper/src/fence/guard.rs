@@ -56,7 +56,8 @@ impl ZooKeeperLocks {
     /// [`FenceError::Store`] from the look. Nothing was added.
     pub async fn hold(&self, lease: &Lease, multi: &mut MultiWriter<'_>) -> Result<(), FenceError> {
         let added = async {
-            let entry = self.entry(lease).await?;
+            let ground = &self.inner.ground;
+            let entry = self.entry(lease, &ground.patience(ground.operation_timeout)).await?;
             multi.add_check_version(&entry.path, ANY_VERSION).map_err(|error| unsent(error).into())
         };
         added.await.map_err(|error| at(error, lease))
@@ -86,7 +87,7 @@ impl ZooKeeperLocks {
         let written = async {
             let inner = &*self.inner;
             let patience = inner.ground.patience(inner.ground.operation_timeout);
-            let entry = self.entry(lease).await?;
+            let entry = self.entry(lease, &patience).await?;
             let client = match &entry.claim {
                 Some(claim) => claim.session.client.clone(),
                 None => inner.front.client(&patience).await?,
@@ -123,7 +124,7 @@ impl ZooKeeperLocks {
         let written = async {
             let ground = &self.inner.ground;
             let patience = ground.patience(ground.operation_timeout);
-            let entry = self.entry(lease).await?;
+            let entry = self.entry(lease, &patience).await?;
             let outcome = conditional(client, &entry, &patience, write).await;
             outcome.map_err(|miss| self.refusal(miss, lease, &entry))
         };
@@ -131,7 +132,7 @@ impl ZooKeeperLocks {
     }
 
     /// The entry by which this lease holds its lock, as far as is known.
-    async fn entry(&self, lease: &Lease) -> Result<Entry, FenceError> {
+    async fn entry(&self, lease: &Lease, patience: &Patience<'_>) -> Result<Entry, FenceError> {
         let inner = &*self.inner;
         // Shared ones prove nothing.
         lease.fence()?;
@@ -149,8 +150,7 @@ impl ZooKeeperLocks {
         if let Some(path) = inner.others.get(&key) {
             return Ok(Entry { path, claim: None });
         }
-        let patience = inner.ground.patience(inner.ground.operation_timeout);
-        let node = self.held_elsewhere(lease, &lock, &patience).await?.ok_or_else(|| not_held(lease))?;
+        let node = self.held_elsewhere(lease, &lock, patience).await?.ok_or_else(|| not_held(lease))?;
         let path = format!("{lock}/{}", node.name);
         inner.others.keep(key, path.clone());
         Ok(Entry { path, claim: None })
