@@ -34,6 +34,14 @@ fn fleet() {
     assert_eq!(said.contains("crash of node-1"), ran("node-1") >= 2, "{said}");
 }
 
+/// The program itself fails unless the unfenced write is lost and the fenced ones are refused.
+#[test]
+fn unfenced_vs_fenced() {
+    let said = text(&example("unfenced-vs-fenced").output().unwrap());
+    assert_eq!(said.matches("=> 70: what B put in is gone").count(), 1, "{said}");
+    assert_eq!(said.matches("=> 150: A was refused").count(), 2, "{said}");
+}
+
 #[test]
 fn plain_loop() {
     let said = text(&example("plain_loop").output().unwrap());
