@@ -145,7 +145,7 @@ impl Inner {
     /// Sends a wave: in one script, or in a cluster in one script for each slot, all at once.
     async fn wave<R: Request, A, const N: usize>(
         &self,
-        script: &'static Script,
+        script: &Arc<Script>,
         asked: Vec<&R>,
         common: Vec<Vec<u8>>,
         arguments: impl Fn(&R) -> Result<[Vec<u8>; N], StoreError>,

@@ -1,26 +1,32 @@
 //! The scripts, and a call of one of them.
 
-use std::sync::LazyLock;
+use std::{
+    borrow::Cow,
+    sync::{Arc, LazyLock},
+};
 
 use redis::Cmd;
 
 /// A script that servers keep under its hash.
 #[derive(Debug)]
 pub(crate) struct Script {
-    text: &'static str,
+    text: Cow<'static, str>,
     hash: String,
 }
 
 impl Script {
-    pub(crate) fn new(text: &'static str) -> Self {
-        Self { text, hash: redis::Script::new(text).get_hash().to_owned() }
+    /// Shared by its calls.
+    pub(crate) fn new(text: impl Into<Cow<'static, str>>) -> Arc<Self> {
+        let text = text.into();
+        let hash = redis::Script::new(&text).get_hash().to_owned();
+        Arc::new(Self { text, hash })
     }
 }
 
 macro_rules! scripts {
     ($($(#[$doc:meta])* $name:ident = $file:literal;)*) => {$(
         $(#[$doc])*
-        pub(crate) static $name: LazyLock<Script> = LazyLock::new(|| {
+        pub(crate) static $name: LazyLock<Arc<Script>> = LazyLock::new(|| {
             Script::new(concat!(include_str!("lua/record.lua"), include_str!(concat!("lua/", $file))))
         });
     )*};
@@ -37,14 +43,14 @@ scripts! {
 /// A script with what it works on. The keys are of one slot where the server is part of a cluster.
 #[derive(Debug)]
 pub(crate) struct Call {
-    pub(crate) script: &'static Script,
+    pub(crate) script: Arc<Script>,
     pub(crate) keys: Vec<Vec<u8>>,
     pub(crate) arguments: Vec<Vec<u8>>,
 }
 
 impl Call {
-    pub(crate) fn new(script: &'static Script, keys: Vec<Vec<u8>>, arguments: Vec<Vec<u8>>) -> Self {
-        Self { script, keys, arguments }
+    pub(crate) fn new(script: &Arc<Script>, keys: Vec<Vec<u8>>, arguments: Vec<Vec<u8>>) -> Self {
+        Self { script: Arc::clone(script), keys, arguments }
     }
 
     /// For a server that knows the script: `EVALSHA`.
@@ -54,7 +60,7 @@ impl Call {
 
     /// For a server that doesn't (a new one, after `SCRIPT FLUSH`, after a fail-over): `EVAL`, which makes it known.
     pub(crate) fn by_text(&self) -> Cmd {
-        self.command("EVAL", self.script.text)
+        self.command("EVAL", &self.script.text)
     }
 
     fn command(&self, command: &str, script: &str) -> Cmd {

@@ -66,7 +66,7 @@ impl Masters {
     }
 
     /// The same message to every master, about the whole wave.
-    pub(crate) fn send_all(&self, script: &'static Script, keys: &[Vec<u8>], arguments: &[Vec<u8>]) -> Answers {
+    pub(crate) fn send_all(&self, script: &Arc<Script>, keys: &[Vec<u8>], arguments: &[Vec<u8>]) -> Answers {
         self.send((0..self.count()).map(|master| Message {
             master,
             about: (0..keys.len()).collect(),
@@ -121,7 +121,7 @@ const SHORTEST_PATIENCE: Duration = Duration::from_millis(1);
 /// But for releases, all of ours may be run twice: they name the owner. Of a release only the first answer says whether it
 /// found anything to release, and a forced one could take the lock from whoever has it by then.
 async fn run(node: &Node, call: &Arc<Call>) -> Result<Value, StoreError> {
-    let once = [&*scripts::RELEASE, &*scripts::FORCE_RELEASE].iter().any(|script| std::ptr::eq(call.script, *script));
+    let once = [&*scripts::RELEASE, &*scripts::FORCE_RELEASE].iter().any(|script| Arc::ptr_eq(&call.script, script));
     match node.run(call).await {
         Err(first) if error::remedy(&first) == Remedy::Reconnect && (!once || first.applied() == Applied::No) => {
             let in_doubt = first.applied() == Applied::Maybe;

@@ -74,7 +74,7 @@ type Outcome = Result<bool, StoreError>;
 
 impl Inner {
     /// Puts a wave to the vote: one script at each master, yes or no for each request.
-    async fn vote(&self, script: &'static Script, (keys, arguments): Words) -> Vec<Outcome> {
+    async fn vote(&self, script: &Arc<Script>, (keys, arguments): Words) -> Vec<Outcome> {
         let mut votes = vec![Vote::new(self.masters.count()); keys.len()];
         let mut failures = Vec::new();
         let answers = self.masters.send_all(script, &keys, &arguments);

@@ -1,12 +1,12 @@
 //! The scripts that run at each master.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use crate::scripts::Script;
 
 macro_rules! scripts {
     ($($name:ident = $file:literal;)*) => {$(
-        pub(crate) static $name: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!(concat!("lua/", $file))));
+        pub(crate) static $name: LazyLock<Arc<Script>> = LazyLock::new(|| Script::new(include_str!(concat!("lua/", $file))));
     )*};
 }
 scripts! {
