@@ -144,7 +144,7 @@ impl Builder {
         RedisLocks::start(self.settings().map_err(at_connect)?).await.map_err(at_connect)
     }
 
-    fn settings(self) -> Result<Settings, StoreError> {
+    pub(crate) fn settings(self) -> Result<Settings, StoreError> {
         let Given { way, prefix } = self.source.0?;
         let hour = Duration::from_secs(3600);
         within("the grace", self.grace, Duration::ZERO, hour)?;

@@ -90,6 +90,57 @@ pub(crate) fn of_answer(error: RedisError) -> StoreError {
     new(kind, message).caused_by(error)
 }
 
+/// The error of a script that isn't ours. One that ended in the middle has written what it wrote before: only what a server
+/// says instead of running it, or of its first write, is definite.
+pub(crate) fn of_script(error: StoreError) -> StoreError {
+    match driver_error(&error) {
+        Some(cause) if error.applied() == Applied::No && !wrote_nothing(cause) => {
+            let cause = cause.clone();
+            StoreError::unknown(error.kind(), error.to_string()).caused_by(cause)
+        }
+        _ => error,
+    }
+}
+
+/// The driver's error that is at the bottom of it.
+pub(crate) fn driver_error(error: &StoreError) -> Option<&RedisError> {
+    let mut cause: Option<&dyn Error> = error.source();
+    while let Some(at) = cause {
+        if let Some(found) = at.downcast_ref() {
+            return Some(found);
+        }
+        cause = at.source();
+    }
+    None
+}
+
+/// Whether a script that ended with this has written nothing. That a server takes no writes holds for a script as a whole.
+fn wrote_nothing(error: &RedisError) -> bool {
+    const DEFINITE: [&str; 13] = [
+        "ASK",
+        "BUSY",
+        "CLUSTERDOWN",
+        "CROSSSLOT",
+        "LOADING",
+        "MASTERDOWN",
+        "MISCONF",
+        "MOVED",
+        "NOAUTH",
+        "NOREPLICAS",
+        "OOM",
+        "READONLY",
+        "TRYAGAIN",
+    ];
+    let said = error.detail().unwrap_or_default();
+    match answered(error) {
+        Some("ERR") => said.starts_with("Error compiling script"),
+        // Of a command in a script it says which script that was.
+        Some("NOPERM") => !said.contains("script"),
+        Some(code) => DEFINITE.contains(&code),
+        None => false,
+    }
+}
+
 /// The same error where the driver may have tried before, unseen: what the last attempt met says nothing of one that
 /// broke off.
 pub(crate) fn after_unseen_attempts(error: StoreError) -> StoreError {
@@ -211,6 +262,11 @@ fn explain(code: &str, error: &RedisError) -> (ErrorKind, String) {
         ),
         "LOADING" => (ErrorKind::Contention, "the server is still loading its data".to_owned()),
         "BUSY" => (ErrorKind::Contention, "the server is busy with somebody's slow script".to_owned()),
+        "CROSSSLOT" => (
+            ErrorKind::InvalidConfig,
+            "the keys of one script must be of one slot of the cluster: put the same tag into all their names"
+                .to_owned(),
+        ),
         "TRYAGAIN" | "ASK" => (ErrorKind::Contention, "the cluster is moving this lock to another node".to_owned()),
         "CLUSTERDOWN" => (ErrorKind::Unreachable, format!("the cluster doesn't serve this lock now: {said}")),
         "MOVED" => (

@@ -1,6 +1,6 @@
 //! Names in the server's words: the key of a lock's record, and the channel on which releases are published.
 
-use lock_core::{ErrorKind, LockName, StoreError};
+use lock_core::{ErrorKind, LockName, Resource, StoreError};
 
 /// The prefix of all keys, and the database they are in.
 #[derive(Clone, Debug)]
@@ -42,6 +42,16 @@ impl Keys {
         format!("{}{{}}", self.prefix).into_bytes()
     }
 
+    /// `leasehold:{resource}:fence`. No record of a lock ends so.
+    pub(crate) fn register(&self, resource: &Resource) -> Vec<u8> {
+        format!("{}{}:fence", self.prefix, resource_tag(resource)).into_bytes()
+    }
+
+    /// Of no resource: a name is never empty.
+    pub(crate) fn nobodys_register(&self) -> Vec<u8> {
+        format!("{}{{}}:fence", self.prefix).into_bytes()
+    }
+
     /// The lock whose record this is the key of; `None` if it is something else's.
     pub(crate) fn name(&self, key: &[u8]) -> Option<LockName> {
         let inner = std::str::from_utf8(key).ok()?.strip_prefix(&self.prefix)?.strip_prefix('{')?.strip_suffix('}')?;
@@ -66,6 +76,23 @@ impl Keys {
     }
 }
 
+/// `{accounts}`: what brings a key into the slot of this resource's register, in a cluster. A brace would end it early.
+pub(crate) fn resource_tag(resource: &Resource) -> String {
+    format!("{{{}}}", resource.as_str().replace('%', "%25").replace('}', "%7D"))
+}
+
+/// `{invoice-42}`: the same for the record of a lock, whose first closing brace ends the tag. If that is at once, there
+/// is none, and the whole key decides.
+pub(crate) fn lock_tag(name: &LockName) -> Option<String> {
+    let tag = name.as_str().split('}').next().filter(|tag| !tag.is_empty())?;
+    Some(format!("{{{tag}}}"))
+}
+
+/// The mark of one call, in the slot of what it is judged by.
+pub(crate) fn mark(judged_by: &[u8], call: &str) -> Vec<u8> {
+    [judged_by, b":call:", call.as_bytes()].concat()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,6 +108,34 @@ mod tests {
             assert_eq!(keys.name(other.as_bytes()), None, "{other}");
         }
         assert_eq!(keys.nobodys_record(), b"leasehold:{}");
+    }
+
+    #[test]
+    fn different_resources_and_locks_never_meet_and_tags_lead_to_their_slots() {
+        let keys = Keys::new("leasehold:").unwrap();
+        let names = ["x", "{tag}", "}", "{", "a}b", "a%7Db", "a%257Db", "{}", "%", "a}b}:fence", "}:fence{", "🔒"];
+        let mut all = std::collections::HashSet::new();
+        for name in names {
+            let (resource, lock) = (Resource::new(name).unwrap(), LockName::new(name).unwrap());
+            let (register, record) = (keys.register(&resource), keys.record(&lock));
+            let slot = redis::cluster_routing::Slot::for_key(&register);
+            assert_eq!(
+                slot,
+                redis::cluster_routing::Slot::for_key(format!("{}:data", resource_tag(&resource))),
+                "{name}"
+            );
+            assert_eq!(slot, redis::cluster_routing::Slot::for_key(mark(&register, "0f")), "{name}");
+            if let Some(tag) = lock_tag(&lock) {
+                let slot = redis::cluster_routing::Slot::for_key(&record);
+                assert_eq!(slot, redis::cluster_routing::Slot::for_key(format!("{tag}:data")), "{name}");
+                assert_eq!(slot, redis::cluster_routing::Slot::for_key(mark(&record, "0f")), "{name}");
+            } else {
+                assert!(name.starts_with('}'), "{name}");
+            }
+            assert_eq!(keys.name(&register), None);
+            all.extend([register, record]);
+        }
+        assert_eq!(all.len(), 2 * names.len());
     }
 
     #[test]

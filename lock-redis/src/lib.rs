@@ -51,6 +51,7 @@ mod config;
 mod connect;
 mod door;
 mod error;
+mod fence;
 mod keys;
 mod link;
 mod list;
@@ -67,6 +68,7 @@ mod tls;
 mod wake;
 
 pub use config::Builder;
+pub use fence::{FencedCall, FencedScript, FencesBuilder, HeldCall, HeldScript, RedisFences};
 pub use provider::RedisLocks;
 pub use redlock::Redlock;
 pub use source::Source;

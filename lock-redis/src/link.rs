@@ -32,6 +32,11 @@ pub(crate) enum Primary {
 }
 
 impl Link {
+    /// Whether keys are spread over several servers, and a script may be sent again by the driver, unseen.
+    pub(crate) fn is_cluster(&self) -> bool {
+        matches!(self, Self::Cluster(_))
+    }
+
     /// The number of the database that the application's connection is in.
     pub(crate) fn database(&self) -> i64 {
         match self {
@@ -88,7 +93,7 @@ impl Link {
 
     /// The groups that can be sent in one script each: all together, or in a cluster those whose keys share a slot.
     pub(crate) fn groups<R>(&self, keys: &Keys, asked: &[&R], name: impl Fn(&R) -> &LockName) -> Vec<Vec<usize>> {
-        if !matches!(self, Self::Cluster(_)) {
+        if !self.is_cluster() {
             return vec![(0..asked.len()).collect()];
         }
         let mut by_slot = HashMap::<Slot, Vec<usize>>::new();
@@ -100,7 +105,7 @@ impl Link {
 
     /// Every server that takes writes.
     pub(crate) async fn primaries(&self, give_up: Moment, clock: &Arc<dyn Clock>) -> Result<Vec<Primary>, StoreError> {
-        if !matches!(self, Self::Cluster(_)) {
+        if !self.is_cluster() {
             return Ok(vec![Primary::Only]);
         }
         let mut slots = redis::cmd("CLUSTER");

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// What scripts are run with.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Runner {
     pub(crate) link: Link,
     pub(crate) timeout: Duration,
@@ -41,6 +41,19 @@ impl Runner {
                 again.map(|reply| Done { reply, in_doubt }).map_err(|error| doubting(error, in_doubt))
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// Runs a script that may not run twice. A server that takes no writes has done nothing, so the next primary is tried.
+    ///
+    /// Dropping the future leaves the script under way, and the connection in order.
+    pub(crate) async fn once(&self, call: Call) -> Result<Value, StoreError> {
+        let (call, give_up) = (Arc::new(call), self.in_time());
+        match self.link.run(&call, give_up, &self.clock).await {
+            Err(first) if first.applied() == Applied::No && error::remedy(&first) == Remedy::FindPrimary => {
+                self.link.run(&call, give_up, &self.clock).await
+            }
+            answer => answer,
         }
     }
 

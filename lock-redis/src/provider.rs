@@ -62,6 +62,11 @@ impl RedisLocks {
         Builder::new(source.into())
     }
 
+    /// What scripts of the application's are sent with.
+    pub(crate) fn way(&self) -> (&Runner, &Keys) {
+        (&self.inner.runner, &self.inner.keys)
+    }
+
     pub(crate) async fn start(settings: Settings) -> Result<Self, StoreError> {
         let Settings { way, listen_with, keys, limits } = settings;
         let Connected { link, door, database } = connect(way, listen_with, &limits).await?;

@@ -23,6 +23,24 @@ impl Script {
     }
 }
 
+/// Scripts that work on something else than records of locks.
+macro_rules! plain_scripts {
+    ($($name:ident = $file:literal;)*) => {$(
+        pub(crate) static $name: LazyLock<Arc<Script>> =
+            LazyLock::new(|| Script::new(include_str!(concat!("lua/", $file))));
+    )*};
+}
+plain_scripts! {
+    FENCE_HIGHEST = "fence_highest.lua";
+    FENCE_FORGET = "fence_forget.lua";
+    FENCE_PROBE = "fence_probe.lua";
+}
+
+/// What judges a fenced call, by a register or by the record of the lock; the caller's script comes before.
+pub(crate) const ADMIT: &str = concat!(include_str!("lua/fence_call.lua"), include_str!("lua/fence_admit.lua"));
+pub(crate) const HOLD: &str =
+    concat!(include_str!("lua/record.lua"), include_str!("lua/fence_call.lua"), include_str!("lua/fence_hold.lua"));
+
 macro_rules! scripts {
     ($($(#[$doc:meta])* $name:ident = $file:literal;)*) => {$(
         $(#[$doc])*

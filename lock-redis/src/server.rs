@@ -9,7 +9,7 @@ use crate::{
     keys::Keys,
     link::Primary,
     operation::Runner,
-    scripts::{Call, PROBE},
+    scripts::{Call, FENCE_PROBE, PROBE},
 };
 
 /// What could be learned of one server. Where it doesn't say, nothing is known.
@@ -31,6 +31,25 @@ pub(crate) const EVICTS: &str = "evicts held locks";
 /// # Errors
 /// [`ErrorKind::NotReady`] if locks can't be kept there, with what to do.
 pub(crate) async fn examine(runner: &Runner, keys: &Keys, allow_eviction: bool) -> Result<Durability, StoreError> {
+    let durability = durability(runner, allow_eviction).await?;
+    // What it does is undone at once: whatever becomes of it, no lock is touched.
+    let probe = Call::new(&PROBE, vec![keys.nobodys_record()], vec![keys.channel().into_bytes()]);
+    runner.read(probe).await?;
+    Ok(durability)
+}
+
+/// The same for what is kept in registers.
+pub(crate) async fn examine_for_fences(
+    runner: &Runner,
+    keys: &Keys,
+    allow_eviction: bool,
+) -> Result<Durability, StoreError> {
+    let durability = durability(runner, allow_eviction).await?;
+    runner.read(Call::new(&FENCE_PROBE, vec![keys.nobodys_register()], Vec::new())).await?;
+    Ok(durability)
+}
+
+async fn durability(runner: &Runner, allow_eviction: bool) -> Result<Durability, StoreError> {
     let mut durability = Durability::Durable;
     for primary in runner.primaries().await? {
         let server = Server::look(runner, primary).await?;
@@ -39,9 +58,6 @@ pub(crate) async fn examine(runner: &Runner, keys: &Keys, allow_eviction: bool) 
             durability = Durability::Volatile;
         }
     }
-    // What it does is undone at once: whatever becomes of it, no lock is touched.
-    let probe = Call::new(&PROBE, vec![keys.nobodys_record()], vec![keys.channel().into_bytes()]);
-    runner.read(probe).await?;
     Ok(durability)
 }
 
@@ -89,14 +105,14 @@ impl Server {
             // Nothing is evicted as long as there is no limit, which may be set at any time.
             Some(policy) if self.max_memory == Some(0) => tracing::warn!(
                 policy,
-                "once maxmemory is set this server will evict locks; set maxmemory-policy to noeviction"
+                "once maxmemory is set this server will evict locks and fences; set maxmemory-policy to noeviction"
             ),
             Some(policy) if allow_eviction => {
-                tracing::warn!(policy, "this server evicts held locks when its memory is full, as allowed");
+                tracing::warn!(policy, "this server evicts held locks and fences when its memory is full, as allowed");
             }
             Some(policy) => {
                 return refused(format!(
-                    "with maxmemory-policy {policy} the server {EVICTS} when its memory is full: set maxmemory-policy to noeviction, or allow it with allow_eviction"
+                    "with maxmemory-policy {policy} the server {EVICTS} and fences when its memory is full: set maxmemory-policy to noeviction, or allow it with allow_eviction"
                 ));
             }
         }

@@ -1,0 +1,102 @@
+//! Scripts that run while a grant holds its lock, in the Redis that keeps the lock.
+
+use std::sync::Arc;
+
+use lock_core::{FenceError, LockName, ToFence};
+use redis::{FromRedisValue, ToRedisArgs};
+
+use super::script::{Judged, Words, behind, reply};
+use crate::{keys::lock_tag, provider::RedisLocks, scripts::HOLD};
+
+/// A script that runs only while a grant holds its lock. Made by [`RedisLocks::script`]; clones share its text.
+#[derive(Clone, Debug)]
+pub struct HeldScript(Arc<Judged>);
+
+/// A call of a [`HeldScript`], with its keys and arguments.
+#[derive(Clone, Debug)]
+#[must_use = "nothing is sent before it is run"]
+pub struct HeldCall {
+    script: Arc<Judged>,
+    words: Words,
+}
+
+impl RedisLocks {
+    /// A script for data that is kept where the locks are: it runs only if the grant holds its lock at that moment, by the
+    /// record of the lock and the server's clock, and nobody is granted the lock before it has ended.
+    ///
+    /// The script is written as for `EVAL`, with its own `KEYS` and `ARGV`; its reply comes back as it is. It is the
+    /// application's own text and is trusted: put into it what is known when it is written, and names and values into
+    /// `KEYS` and `ARGV`. It costs one message, as without the check.
+    ///
+    /// In a cluster all keys must be in the slot of the lock: begin their names with its [`tag`](Self::tag).
+    ///
+    /// ```no_run
+    /// # async fn example(locks: lock_redis::RedisLocks, lease: lock_core::Lease) -> Result<(), lock_core::FenceError> {
+    /// let deposit = locks.script("return redis.call('INCRBY', KEYS[1], ARGV[1])");
+    /// let balance: i64 = deposit.key("{invoice-42}:paid").arg(100).run(&lease).await?;
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn script(&self, lua: &str) -> HeldScript {
+        let (runner, keys) = self.way();
+        HeldScript(Arc::new(Judged { runner: runner.clone(), keys: keys.clone(), script: behind(HOLD, lua) }))
+    }
+
+    /// What the names of keys begin with, or have in them, to be in the slot of this lock: `{invoice-42}`. Only clusters
+    /// need it, and it is not the whole name: locks may share a tag.
+    ///
+    /// `None` for a lock whose name begins with a closing brace: it shares its slot with nothing.
+    #[must_use]
+    pub fn tag(lock: &LockName) -> Option<String> {
+        lock_tag(lock)
+    }
+}
+
+impl HeldScript {
+    /// A call with this key; a list is several keys.
+    pub fn key(&self, key: impl ToRedisArgs) -> HeldCall {
+        self.call().key(key)
+    }
+
+    /// A call with this argument; a list is several arguments.
+    pub fn arg(&self, arg: impl ToRedisArgs) -> HeldCall {
+        self.call().arg(arg)
+    }
+
+    /// A call without keys and arguments so far.
+    pub fn call(&self) -> HeldCall {
+        HeldCall { script: Arc::clone(&self.0), words: Words::default() }
+    }
+}
+
+impl HeldCall {
+    /// One key more; a list is several keys.
+    pub fn key(mut self, key: impl ToRedisArgs) -> Self {
+        self.words.key(key);
+        self
+    }
+
+    /// One argument more; a list is several arguments.
+    pub fn arg(mut self, arg: impl ToRedisArgs) -> Self {
+        self.words.arg(arg);
+        self
+    }
+
+    /// Runs the script if this grant holds its lock.
+    ///
+    /// It is sent once, and not again when the connection breaks: what isn't known is said. Dropping the future leaves it
+    /// under way.
+    ///
+    /// # Errors
+    /// [`FenceError::NotHeld`] if the lease has ended, was given back or taken over, or was never made there: the script has
+    /// not run. [`FenceError::Invalid`] for a lease that isn't exclusive. [`FenceError::Store`] for all else: an error that
+    /// the script ended with is its [`source`](std::error::Error::source), a [`redis::RedisError`], and what the script
+    /// wrote before stays, since Redis rolls nothing back; so it may have been applied.
+    pub async fn run<T: FromRedisValue>(self, fence: &impl ToFence) -> Result<T, FenceError> {
+        let fence = fence.to_fence()?;
+        let record = self.script.keys.record(fence.lock());
+        let token = fence.token().to_string();
+        let value = self.script.once(self.words, record, [&token]).await;
+        reply(value.map_err(|failure| failure.of(&fence))?, &fence)
+    }
+}

@@ -1,0 +1,126 @@
+//! What came of a fenced call that gave no reply.
+
+use lock_core::{ErrorKind, Fence, FenceError, NotHeld, Operation, Pass, Resource, StoreError, admit};
+
+use crate::{error, replies::corrupt};
+
+/// The code of our own refusals; see `lua/fence_call.lua`.
+const CODE: &str = "LEASEHOLD";
+
+/// A call that gave no reply of the caller's script.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The register has seen this, and it doesn't let the fence pass.
+    Seen(String),
+    /// The grant doesn't hold its lock.
+    NotHeld,
+    /// This very call was let through before: the driver sent it again.
+    Again,
+    /// The store's, or an error that the caller's script ended with.
+    Store(StoreError),
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let refusal = error::driver_error(&error).filter(|cause| cause.code() == Some(CODE));
+        let Some(said) = refusal.map(|cause| cause.detail().unwrap_or_default()) else {
+            return Self::Store(error::of_script(error));
+        };
+        match said.split_once(' ').unwrap_or((said, "")) {
+            ("seen", fence) => Self::Seen(fence.to_owned()),
+            ("not-held", _) => Self::NotHeld,
+            ("again", _) => Self::Again,
+            ("corrupt", why) => Self::Store(corrupt(why)),
+            _ => Self::Store(corrupt("a refusal can't be read")),
+        }
+    }
+}
+
+impl Failure {
+    /// Of a call that a register judged.
+    pub(super) fn at(self, resource: &Resource, fence: &Fence, pass: Pass) -> FenceError {
+        match self {
+            // The rule is the core's: it says again, and in words, what the script found.
+            Self::Seen(seen) => match seen.parse::<Fence>() {
+                Ok(seen) => match admit(Some(&seen), resource, fence, pass) {
+                    Err(refused) => refused,
+                    Ok(_) => located(corrupt("a fence was refused that passes"), fence),
+                },
+                Err(invalid) => {
+                    located(corrupt(format!("the register holds something else than a fence: {invalid}")), fence)
+                }
+            },
+            other => other.of(fence),
+        }
+    }
+
+    /// Of a call that the record of the lock judged.
+    pub(super) fn of(self, fence: &Fence) -> FenceError {
+        match self {
+            Self::NotHeld => NotHeld { lock: fence.lock().clone(), token: fence.token() }.into(),
+            Self::Again => {
+                let message = "the connection broke after the script had been let through, and its reply is lost";
+                located(StoreError::unknown(ErrorKind::Unreachable, message), fence)
+            }
+            Self::Seen(_) => located(corrupt("a register's refusal came where none was asked"), fence),
+            Self::Store(error) => located(error, fence),
+        }
+    }
+}
+
+pub(super) fn located(error: StoreError, fence: &Fence) -> FenceError {
+    error.at("redis", Operation::Fence, Some(fence.lock())).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lock_core::Applied;
+
+    fn failure(line: &str) -> Failure {
+        let told = redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap().extract_error().unwrap_err();
+        // As it comes out of a cluster, too.
+        error::after_unseen_attempts(error::of_answer(told)).into()
+    }
+
+    fn told(line: &str) -> FenceError {
+        let fence: Fence = "5@x".parse().unwrap();
+        failure(line).at(&Resource::new("accounts").unwrap(), &fence, Pass::Again)
+    }
+
+    #[test]
+    fn each_refusal_is_the_error_it_stands_for() {
+        assert!(matches!(told("LEASEHOLD seen 6@x"), FenceError::Stale(stale) if stale.highest.get() == 6));
+        assert!(matches!(told("LEASEHOLD seen 4@y"), FenceError::OtherLock(other) if other.fenced_by.as_str() == "y"));
+        assert!(matches!(told("LEASEHOLD not-held"), FenceError::NotHeld(_)));
+        for odd in ["seen 5@x", "seen 4@x", "seen 6@%zz", "seen", "corrupt so it is", "", "else"] {
+            let FenceError::Store(error) = told(&format!("LEASEHOLD {odd}")) else { panic!("{odd}") };
+            assert_eq!((error.kind(), error.applied()), (ErrorKind::Corrupt, Applied::No), "{odd}");
+        }
+        assert_eq!(told("LEASEHOLD again").applied(), Applied::Maybe);
+    }
+
+    #[test]
+    fn what_a_script_met_half_way_may_have_been_applied() {
+        for (line, applied) in [
+            ("WRONGTYPE Operation against a key", Applied::Maybe),
+            ("ERR user_script:1: bad script: f_0f, on @user_script:1.", Applied::Maybe),
+            (
+                "NOPERM this user has no permissions to run the 'set' command script: f_0f, on @user_script:1.",
+                Applied::Maybe,
+            ),
+            ("MINE of my own", Applied::Maybe),
+            ("NOPERM this user has no permissions to run the 'evalsha' command", Applied::No),
+            ("OOM command not allowed when used memory > 'maxmemory'. script: f_0f, on @user_script:1.", Applied::No),
+            ("CROSSSLOT Keys in request don't hash to the same slot", Applied::No),
+            ("ERR Error compiling script (new function): user_script:1: '=' expected", Applied::No),
+        ] {
+            let told =
+                redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap().extract_error().unwrap_err();
+            let code = told.code().map(str::to_owned);
+            let Failure::Store(error) = error::of_answer(told).into() else { panic!("{line}") };
+            assert_eq!(error.applied(), applied, "{line}: {error}");
+            assert_eq!(error::driver_error(&error).unwrap().code(), code.as_deref(), "{line}");
+        }
+    }
+}
