@@ -37,6 +37,37 @@
 //! within [`Builder::operation_timeout`] by an operation, and within about twenty seconds by the one that listens, which
 //! then wakes everybody.
 //!
+//! # Fencing
+//!
+//! A holder that stood still for longer than its lease goes on to write. [`RedisLocks::script`] and [`RedisFences::script`]
+//! take a Lua script as it would be given to `EVAL`, and run it only if the holder may still write: the check and the
+//! script are one script to the server, which runs one at a time.
+//!
+//! | | for data in | passes | refuses |
+//! |---|---|---|---|
+//! | [`RedisLocks::script`] | the Redis that keeps the lock | while the grant holds its lock, by the lock's record and the server's clock; nobody is granted it before the script has ended | [`NotHeld`](lock_core::FenceError::NotHeld) |
+//! | [`RedisFences::script`] | a Redis, with the lock in any store | the highest token that the resource has seen, and higher ones, of the lock that came first | [`Stale`](lock_core::FenceError::Stale), [`OtherLock`](lock_core::FenceError::OtherLock) |
+//!
+//! A refusal has written nothing, neither data nor register. It costs no message: a few microseconds of the server's time.
+//!
+//! What it can't do:
+//!
+//! - *Redis rolls nothing back.* A script that ends with an error has written what it wrote before, and has raised the
+//!   register. The error is passed on, as one that may have been applied.
+//! - *It runs at most once*, and what isn't known is said: a call that got no answer is not sent again. In a cluster the driver
+//!   does that by itself when a connection breaks; so there each call leaves a mark for some seconds (`…:call:…`), and a
+//!   second arrival is refused by it.
+//! - *A register that is lost lets an old token pass*, and a lock's record that is lost lets nobody pass. Both are as safe as
+//!   the server's settings: [`RedisFences::durability`], [`Capabilities::durability`](lock_core::Capabilities). A fail-over to
+//!   a replica may lose the last of either, and a primary that was cut off goes on to judge by what it has until it learns
+//!   that it was deposed. What must not be written twice over a fail-over doesn't belong in a store that loses writes at one.
+//! - In a cluster the keys of one script must be of one slot, that of the lock or of the resource: their names begin with
+//!   [`RedisLocks::tag`] or [`RedisFences::tag`].
+//! - [`Redlock`] has no script of its own, since no single master can tell who holds the lock. Fence what it protects with a
+//!   register where the data is.
+//!
+//! Registers need the rights `+evalsha +eval +get +set +del` on their keys, the application's scripts what they call.
+//!
 //! # Limits
 //!
 //! - Redis 6 or later (tested on 7.0). A server that may evict locks is refused ([`Builder::allow_eviction`]), a replica too.

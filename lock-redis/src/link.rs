@@ -55,9 +55,27 @@ impl Link {
     ) -> Result<Value, StoreError> {
         match self {
             Self::Node(node) => node.run_until(call, give_up).await,
-            Self::Manager(manager) => in_a_task(clock, give_up, run_on(manager.clone(), Arc::clone(call))).await,
+            Self::Manager(manager) => in_a_task(clock, give_up, run_shared(manager.clone(), Arc::clone(call))).await,
             Self::Cluster(cluster) => {
-                let done = in_a_task(clock, give_up, run_on(cluster.clone(), Arc::clone(call))).await;
+                let done = in_a_task(clock, give_up, run_shared(cluster.clone(), Arc::clone(call))).await;
+                done.map_err(error::after_unseen_attempts)
+            }
+        }
+    }
+
+    /// Runs a script that is sent once and whose caller waits for it: in no task of its own, which costs a good part of a
+    /// quick script. Who drops the future doesn't know whether it was sent.
+    pub(crate) async fn run_here(
+        &self,
+        call: &Call,
+        give_up: Moment,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Value, StoreError> {
+        match self {
+            Self::Node(node) => node.run_here(call, give_up).await,
+            Self::Manager(manager) => in_time(clock, give_up, run_on(manager.clone(), call)).await,
+            Self::Cluster(cluster) => {
+                let done = in_time(clock, give_up, run_on(cluster.clone(), call)).await;
                 done.map_err(error::after_unseen_attempts)
             }
         }
@@ -133,10 +151,28 @@ fn first_slots(answer: &Value) -> Result<Vec<Primary>, StoreError> {
     Ok(primaries)
 }
 
-async fn run_on(mut connection: impl ConnectionLike, call: Arc<Call>) -> redis::RedisResult<Value> {
+async fn run_shared(connection: impl ConnectionLike, call: Arc<Call>) -> redis::RedisResult<Value> {
+    run_on(connection, &call).await
+}
+
+/// `EVAL` if the server doesn't know it.
+pub(crate) async fn run_on(mut connection: impl ConnectionLike, call: &Call) -> redis::RedisResult<Value> {
     match call.by_hash().query_async(&mut connection).await {
         Err(error) if error::script_is_unknown(&error) => call.by_text().query_async(&mut connection).await,
         answer => answer,
+    }
+}
+
+async fn in_time(
+    clock: &Arc<dyn Clock>,
+    give_up: Moment,
+    request: impl Future<Output = redis::RedisResult<Value>>,
+) -> Result<Value, StoreError> {
+    tokio::select! {
+        answer = request => answer.map_err(error::of_answer),
+        () = clock.sleep_until(give_up) => {
+            Err(StoreError::unknown(ErrorKind::Timeout, "the server didn't answer in time"))
+        }
     }
 }
 
@@ -147,14 +183,7 @@ async fn in_a_task(
     request: impl Future<Output = redis::RedisResult<Value>> + Send + 'static,
 ) -> Result<Value, StoreError> {
     let clock = Arc::clone(clock);
-    let task = tokio::spawn(async move {
-        tokio::select! {
-            answer = request => answer.map_err(error::of_answer),
-            () = clock.sleep_until(give_up) => {
-                Err(StoreError::unknown(ErrorKind::Timeout, "the server didn't answer in time"))
-            }
-        }
-    });
+    let task = tokio::spawn(async move { in_time(&clock, give_up, request).await });
     task.await.unwrap_or_else(|error| {
         Err(StoreError::unknown(ErrorKind::Other, "the runtime ended the operation").caused_by(error))
     })

@@ -15,6 +15,7 @@ use redis::{Cmd, Value};
 use crate::{
     door::{Door, Line},
     error,
+    link::run_on,
     scripts::Call,
 };
 
@@ -73,14 +74,12 @@ impl Node {
     /// The same, until this moment.
     pub(crate) async fn run_until(&self, call: &Arc<Call>, give_up: Moment) -> Result<Value, StoreError> {
         let call = Arc::clone(call);
-        self.in_a_task(give_up, async move |line: Line| {
-            let mut connection = line.connection;
-            match call.by_hash().query_async(&mut connection).await {
-                Err(error) if error::script_is_unknown(&error) => call.by_text().query_async(&mut connection).await,
-                answer => answer,
-            }
-        })
-        .await
+        self.in_a_task(give_up, async move |line: Line| run_on(line.connection, &call).await).await
+    }
+
+    /// The same within the caller's own future: who drops it doesn't know whether it was sent.
+    pub(crate) async fn run_here(&self, call: &Call, give_up: Moment) -> Result<Value, StoreError> {
+        self.inner.send_until(give_up, async |line: Line| run_on(line.connection, call).await).await
     }
 
     /// Sends one command, as [`run_until`](Self::run_until) does.

@@ -46,12 +46,12 @@ impl Runner {
 
     /// Runs a script that may not run twice. A server that takes no writes has done nothing, so the next primary is tried.
     ///
-    /// Dropping the future leaves the script under way, and the connection in order.
+    /// Who drops the future doesn't know whether it was sent; the connection stays in order.
     pub(crate) async fn once(&self, call: Call) -> Result<Value, StoreError> {
-        let (call, give_up) = (Arc::new(call), self.in_time());
-        match self.link.run(&call, give_up, &self.clock).await {
+        let give_up = self.in_time();
+        match self.link.run_here(&call, give_up, &self.clock).await {
             Err(first) if first.applied() == Applied::No && error::remedy(&first) == Remedy::FindPrimary => {
-                self.link.run(&call, give_up, &self.clock).await
+                self.link.run_here(&call, give_up, &self.clock).await
             }
             answer => answer,
         }

@@ -159,8 +159,8 @@ impl FencedCall {
 
     /// Runs the script if the resource lets this fence pass, and raises what the resource has seen.
     ///
-    /// It is sent once, and not again when the connection breaks: what isn't known is said. Dropping the future leaves it
-    /// under way.
+    /// It is sent once, and not again when the connection breaks: what isn't known is said. Who drops the
+    /// future doesn't know whether it runs.
     ///
     /// # Errors
     /// [`FenceError::Stale`] and [`FenceError::OtherLock`]: the script has not run, and nothing was raised.

@@ -84,8 +84,8 @@ impl HeldCall {
 
     /// Runs the script if this grant holds its lock.
     ///
-    /// It is sent once, and not again when the connection breaks: what isn't known is said. Dropping the future leaves it
-    /// under way.
+    /// It is sent once, and not again when the connection breaks: what isn't known is said. Who drops the
+    /// future doesn't know whether it runs.
     ///
     /// # Errors
     /// [`FenceError::NotHeld`] if the lease has ended, was given back or taken over, or was never made there: the script has

@@ -12,6 +12,12 @@
 //! What an attempt that came to nothing has claimed is taken back by the number of the attempt: a message that was
 //! delayed must not free what a later attempt of the same owner relies on.
 //!
+//! # Fencing
+//!
+//! There is no script that runs only while a grant holds its lock, as [`RedisLocks::script`](crate::RedisLocks::script) is:
+//! no single master can tell. Its tokens rise, so what it protects is fenced by a register where the data is, such as
+//! [`RedisFences`](crate::RedisFences).
+//!
 //! # Ticks
 //!
 //! A master refuses a claim whose tick it has recorded (`last_tick >= tick`), unless the asker is its live owner. It records
