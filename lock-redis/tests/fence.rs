@@ -1,68 +1,18 @@
-//! The register: what it refuses is not written, what it lets pass runs as it was written.
+//! The register: what it refuses is not written.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what went wrong by failing")]
 
 mod common;
 
-use common::{Place, operator, pass, seconds, start};
-use lock_core::{Applied, Durability, ErrorKind, Fence, FenceError, FenceRegister, Pass, Resource, StoreError};
+use common::{
+    Place,
+    accounts::{Accounts, alone, fence, shared, store_error},
+    operator, seconds, start,
+};
+use lock_core::{Applied, Durability, ErrorKind, FenceError, FenceRegister, Pass, Resource};
 use lock_redis::{
     RedisFences,
-    redis::{self, Client, RedisError, Value, aio::ConnectionManager},
+    redis::{self, Client, aio::ConnectionManager},
 };
-use testbed::{PrivateServer, Server};
-
-/// The accounts of one test, and the register before them.
-struct Accounts<S> {
-    place: Place<S>,
-    fences: RedisFences,
-    resource: Resource,
-}
-
-impl<S: common::AsServer> Accounts<S> {
-    async fn at(place: Place<S>) -> Self {
-        let fences = RedisFences::builder(place.url()).prefix(&place.prefix).build().await.unwrap();
-        Self { place, fences, resource: Resource::new("accounts").unwrap() }
-    }
-
-    fn data(&self) -> String {
-        format!("{}{{accounts}}:data", self.place.prefix)
-    }
-
-    fn register(&self) -> String {
-        format!("{}{{accounts}}:fence", self.place.prefix)
-    }
-
-    /// Writes two keys' worth of one entry, and says how many there are by now.
-    async fn append(&self, entry: &str, by: &str, pass: Pass) -> Result<u64, FenceError> {
-        let append = self.fences.script("return redis.call('RPUSH', KEYS[1], ARGV[1])");
-        append.key(self.data()).arg(entry).run(&self.resource, &fence(by), pass).await
-    }
-
-    /// All that is there: the entries, and what the register holds.
-    async fn all(&self) -> (Vec<String>, Option<String>) {
-        let entries = self.place.command(&["LRANGE", &self.data(), "0", "-1"]).await;
-        (entries, self.place.command(&["GET", &self.register()]).await)
-    }
-}
-
-async fn shared() -> Accounts<Server> {
-    Accounts::at(Place::shared().await).await
-}
-
-async fn alone() -> Accounts<PrivateServer> {
-    Accounts::at(Place::alone().await).await
-}
-
-fn fence(text: &str) -> Fence {
-    text.parse().unwrap()
-}
-
-fn store_error(error: FenceError) -> StoreError {
-    match error {
-        FenceError::Store(error) => error,
-        other => panic!("not the store's: {other}"),
-    }
-}
 
 async fn what_is_refused_is_not_written() {
     let accounts = shared().await;
@@ -223,136 +173,6 @@ async fn tokens_beyond_2_to_the_53_are_told_apart() {
     println!("{} rising tokens, {} writes let through, the register holds {seen:?}", rising.len(), entries.len());
 }
 
-/// What scripts may be given and may answer, as they answer it alone.
-const SCRIPTS: [&str; 16] = [
-    "return {KEYS, ARGV, #KEYS, #ARGV}",
-    "return 42",
-    "return",
-    "",
-    "return nil",
-    "return false",
-    "return true",
-    "return 3.99",
-    "return {1, 'two', {3, {}}, false, 'after'}",
-    "return redis.status_reply('FINE')",
-    "return redis.call('SET', KEYS[1], ARGV[1])",
-    "local function twice(x) return x .. x end\nreturn twice(ARGV[2]) .. KEYS[2] -- a remark at the end",
-    "if ARGV[1] == 'none' then return 1 end; return ARGV[#ARGV];",
-    "local sees = {}\nfor at, f in ipairs({function() return refuse end, function() return register end, function() return now end,\n function() return record end, function() return mark end, function() return work end}) do sees[at] = tostring((pcall(f))) end\nreturn sees",
-    "return loadstring('return {KEYS[1], #KEYS, ARGV[1], #ARGV}')()",
-    "redis.setresp(3); return {map={a=1}, 2}",
-];
-
-const FAILING: [&str; 5] = [
-    "return redis.error_reply('MINE of my own')",
-    "return {err='POOR no funds'}",
-    "return redis.call('LPUSH', KEYS[1], 'x')",
-    "error({err='THROWN it was'})",
-    "return redis.pcall('LPUSH', KEYS[1], 'x')",
-];
-
-async fn a_script_is_given_its_own_and_its_reply_comes_back_unchanged() {
-    let accounts = shared().await;
-    let (first, second) = (accounts.data(), format!("{}\0\r\n é", accounts.data()));
-    let arguments = ["an argument", "", "a\0b\r\n'\"]] -- é"];
-    // Over the protocol that ours speak.
-    let url = format!("{}?protocol=resp3", accounts.place.url());
-    let mut plain = Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
-    let mut same = 0;
-    for script in SCRIPTS {
-        let mut eval = redis::cmd("EVAL");
-        eval.arg(script).arg(2).arg(&first).arg(&second).arg(&arguments);
-        let expected: Value = eval.query_async(&mut plain).await.unwrap();
-        let fenced = accounts.fences.script(script);
-        let call = fenced.key(&first).key(&second).arg(arguments[0]).arg(&arguments[1..]);
-        let got: Value = call.run(&accounts.resource, &fence("5@x"), Pass::Again).await.unwrap();
-        assert_eq!(got, expected, "{script}");
-        same += 1;
-        let without: Value =
-            fenced.call().run(&accounts.resource, &fence("5@x"), Pass::Again).await.unwrap_or(Value::Nil);
-        if script.starts_with("return {KEYS") {
-            let nothing = || Value::Array(Vec::new());
-            assert_eq!(without, Value::Array(vec![nothing(), nothing(), Value::Int(0), Value::Int(0)]));
-        }
-    }
-    for script in FAILING {
-        let mut eval = redis::cmd("EVAL");
-        eval.arg(script).arg(2).arg(&first).arg(&second).arg(&arguments);
-        let expected: RedisError = eval.query_async::<Value>(&mut plain).await.unwrap_err();
-        let call = accounts.fences.script(script);
-        let call = call.key(&first).key(&second).arg(&arguments);
-        let got = call.run::<Value>(&accounts.resource, &fence("5@x"), Pass::Again).await.unwrap_err();
-        let got = store_error(got);
-        let cause: &RedisError = std::error::Error::source(&got).unwrap().downcast_ref().unwrap();
-        assert_eq!(cause.code(), expected.code(), "{script}");
-        // The hash of the script is told as well, and is another one.
-        let said =
-            |error: &RedisError| error.detail().unwrap_or_default().split(" script: ").next().unwrap().to_owned();
-        assert_eq!(said(cause), said(&expected), "{script}");
-        assert_eq!((got.applied(), got.store()), (Applied::Maybe, Some("redis")), "{got}");
-        println!("{got}");
-        same += 1;
-    }
-    println!("{same} scripts answered as they do alone");
-    // With a line before all, as Redis 7 has it.
-    let flagged = accounts.fences.script("#!lua flags=allow-stale\nreturn ARGV[1]");
-    let got: String = flagged.arg("flagged").run(&accounts.resource, &fence("5@x"), Pass::Again).await.unwrap();
-    assert_eq!(got, "flagged");
-    let wrong = accounts.fences.script("return 'text'").call();
-    let error = store_error(wrong.run::<u64>(&accounts.resource, &fence("5@x"), Pass::Again).await.unwrap_err());
-    assert_eq!((error.kind(), error.applied()), (ErrorKind::Other, Applied::Maybe), "{error}");
-    println!("{error}");
-}
-
-async fn what_a_failing_script_wrote_stays_and_so_does_the_raise() {
-    let accounts = shared().await;
-    let script = "redis.call('RPUSH', KEYS[1], 'half')\n\nreturn redis.call('INCR', KEYS[1])";
-    let call = accounts.fences.script(script).key(accounts.data());
-    let error = store_error(call.run::<u64>(&accounts.resource, &fence("5@x"), Pass::Again).await.unwrap_err());
-    assert_eq!(error.applied(), Applied::Maybe);
-    assert!(error.to_string().contains("WRONGTYPE"), "{error}");
-    let cause = std::error::Error::source(&error).unwrap().to_string();
-    assert!(cause.contains("user_script:3"), "the author's own third line: {cause}");
-    assert_eq!(accounts.all().await, (vec!["half".to_owned()], Some("5@x".to_owned())));
-    println!("{cause}; there are {:?}", accounts.all().await);
-    // One that isn't Lua has done nothing.
-    let call = accounts.fences.script("return return").call();
-    let error = store_error(call.run::<u64>(&accounts.resource, &fence("9@x"), Pass::Again).await.unwrap_err());
-    assert_eq!(error.applied(), Applied::No, "{error}");
-    assert!(error.to_string().contains("user_script:1"), "{error}");
-    assert_eq!(accounts.all().await.1.as_deref(), Some("5@x"));
-    println!("{error}");
-}
-
-async fn scripts_are_made_known_again_after_a_flush() {
-    let accounts = alone().await;
-    for at in 1..=3 {
-        assert_eq!(accounts.append("x", "5@x", Pass::Again).await.unwrap(), at);
-        let () = accounts.place.command(&["SCRIPT", "FLUSH"]).await;
-    }
-    assert!(accounts.append("late", "4@x", Pass::Again).await.is_err());
-    println!("3 flushes, {:?}", accounts.all().await);
-}
-
-async fn an_answer_that_comes_too_late_is_an_unknown_outcome() {
-    let accounts = alone().await;
-    let hurried = RedisFences::builder(accounts.place.url()).prefix(&accounts.place.prefix);
-    let hurried = hurried.operation_timeout(std::time::Duration::from_millis(200)).build().await.unwrap();
-    let slow = "local function now() local t = redis.call('TIME') return t[1] * 1000000 + t[2] end
-        local till = now() + 600000
-        repeat until now() > till
-        return redis.call('RPUSH', KEYS[1], 'slow')";
-    let slow = hurried.script(slow);
-    let error = slow.key(accounts.data()).run::<u64>(&accounts.resource, &fence("5@x"), Pass::Again).await.unwrap_err();
-    assert_eq!(error.applied(), Applied::Maybe);
-    let error = store_error(error);
-    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
-    // It was under way, and was not sent a second time.
-    pass(seconds(2)).await;
-    assert_eq!(accounts.all().await, (vec!["slow".to_owned()], Some("5@x".to_owned())));
-    println!("{error}; there are {:?}", accounts.all().await);
-}
-
 async fn a_server_that_takes_no_writes_has_done_nothing() {
     let accounts = alone().await;
     accounts.append("before", "5@x", Pass::Again).await.unwrap();
@@ -442,10 +262,6 @@ testbed::server_tests!(testbed::tests::private_redis_can_be_had =>
     a_register_is_looked_at_and_forgotten,
     nonsense_in_a_register_is_told_and_nothing_is_written,
     tokens_beyond_2_to_the_53_are_told_apart,
-    a_script_is_given_its_own_and_its_reply_comes_back_unchanged,
-    what_a_failing_script_wrote_stays_and_so_does_the_raise,
-    scripts_are_made_known_again_after_a_flush,
-    an_answer_that_comes_too_late_is_an_unknown_outcome,
     a_server_that_takes_no_writes_has_done_nothing,
     durability_and_rights_are_told_at_the_connect,
     an_application_hands_in_its_connection,

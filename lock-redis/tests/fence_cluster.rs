@@ -3,25 +3,13 @@
 
 mod common;
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
-
-use common::{name, start, take};
+use common::{lossy::Lossy, name, start, take};
 use lock_core::{Applied, ErrorKind, Fence, FenceError, FenceRegister, FencingToken, Pass, Resource};
 use lock_redis::{
     RedisFences, RedisLocks,
     redis::{self, cluster::ClusterClient},
 };
 use testbed::RedisCluster;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-};
 
 fn url(cluster: &RedisCluster) -> String {
     let hosts: Vec<_> = cluster.iter().map(|node| node.host_port()).collect();
@@ -94,66 +82,10 @@ async fn keys_of_one_slot_are_written_together_and_others_are_told() {
     println!("{error}");
 }
 
-/// A way to each node that loses the answer to the next script, once it is told to.
-struct Lossy {
-    ways: HashMap<String, String>,
-    loses: Arc<AtomicBool>,
-}
-
-impl Lossy {
-    async fn before(cluster: &RedisCluster) -> Self {
-        let (mut ways, loses) = (HashMap::new(), Arc::new(AtomicBool::new(false)));
-        for node in cluster.iter() {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            ways.insert(node.host_port().to_owned(), listener.local_addr().unwrap().to_string());
-            let (to, loses) = (node.host_port().to_owned(), Arc::clone(&loses));
-            tokio::spawn(async move {
-                while let Ok((client, _)) = listener.accept().await {
-                    let server = TcpStream::connect(&to).await.unwrap();
-                    tokio::spawn(pass_on(client, server, Arc::clone(&loses)));
-                }
-            });
-        }
-        Self { ways, loses }
-    }
-
-    fn lose_the_next_answer(&self) {
-        self.loses.store(true, Ordering::SeqCst);
-    }
-}
-
-/// Ends when either side does, and instead of passing on the answer that is to be lost.
-async fn pass_on(mut client: TcpStream, mut server: TcpStream, loses: Arc<AtomicBool>) {
-    let (mut asked, mut told) = (vec![0; 65536], vec![0; 65536]);
-    let mut lost = false;
-    loop {
-        tokio::select! {
-            read = client.read(&mut asked) => {
-                let Ok(length @ 1..) = read else { return };
-                if asked[..length].windows(7).any(|word| word == b"EVALSHA") && loses.swap(false, Ordering::SeqCst) {
-                    lost = true;
-                }
-                server.write_all(&asked[..length]).await.unwrap();
-            }
-            read = server.read(&mut told) => {
-                let Ok(length @ 1..) = read else { return };
-                if lost || client.write_all(&told[..length]).await.is_err() {
-                    return;
-                }
-            }
-        }
-    }
-}
-
 async fn a_script_that_the_driver_sends_again_has_run_once() {
     let cluster = start(testbed::redis_cluster).await;
-    let lossy = Lossy::before(&cluster).await;
-    let address = |text: &str| {
-        let (host, port) = text.rsplit_once(':').unwrap();
-        redis::cluster::NodeAddress::new(host, port.parse().unwrap())
-    };
-    let map = lossy.ways.iter().map(|(node, way)| (address(node), address(way))).collect();
-    let client = ClusterClient::builder(cluster.urls()).node_address_map(map).build().unwrap();
+    let lossy = Lossy::before(cluster.iter().map(|node| node.host_port())).await;
+    let client = ClusterClient::builder(cluster.urls()).node_address_map(lossy.ways().collect()).build().unwrap();
     let fences = RedisFences::builder(client.clone()).build().await.unwrap();
     let locks = RedisLocks::builder(client.clone()).build().await.unwrap();
     let accounts = Resource::new("accounts").unwrap();

@@ -1,6 +1,9 @@
 //! A place for one test: the testbed's server with a prefix of the test's own, or a server of the test's own.
 #![allow(dead_code, reason = "each file of tests uses a part of it")]
 
+pub(crate) mod accounts;
+pub(crate) mod lossy;
+
 use std::{
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
