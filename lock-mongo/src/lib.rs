@@ -37,6 +37,14 @@
 //! and its pool large enough that a renewal doesn't queue behind the application's own commands: such a lease gets lost
 //! exactly when the application is busy. Its concerns and its read preference don't matter; they are set for each command.
 //!
+//! # Fencing
+//!
+//! Where lock and data are in one replica set, a transaction can hold the lock itself ([`MongoTransactions`]): it begins only
+//! if the grant holds its lock, live by the server's clock, and nobody else is granted that before the transaction has
+//! ended. Its price is one command more, or two, and that renewals of the lease wait for its end: keep it short.
+//!
+//! A standalone server has no transactions.
+//!
 //! # Limits
 //!
 //! - **A standalone** has no change streams: waiters ask ([`Builder::poll_interval`]), and
@@ -53,6 +61,7 @@ pub use mongodb;
 
 mod config;
 mod error;
+mod fence;
 mod group;
 mod heartbeats;
 mod leases;
@@ -66,4 +75,5 @@ mod url;
 mod wake;
 
 pub use config::{Builder, Source};
+pub use fence::MongoTransactions;
 pub use provider::MongoLocks;

@@ -6,7 +6,7 @@ use lock_core::{Applied, Clock, ErrorKind, StoreError};
 use mongodb::{
     Collection, Database,
     bson::{Bson, Document, Timestamp, doc},
-    options::{Acknowledgment, ReturnDocument, WriteConcern},
+    options::{Acknowledgment, ClientOptions, ReturnDocument, WriteConcern},
 };
 use tokio::sync::Semaphore;
 
@@ -33,6 +33,8 @@ pub(crate) struct Runner {
     /// How many commands may be under way. Who waits for a turn has sent nothing; in the driver's own queue for a
     /// connection it couldn't be given up, and would be sent when nobody waits for it any more.
     pub(crate) turns: Arc<Semaphore>,
+    /// What the client was made with, unless it is the application's own.
+    pub(crate) options: Option<ClientOptions>,
 }
 
 /// What came of a command.

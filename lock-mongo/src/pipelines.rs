@@ -52,6 +52,12 @@ impl Pipelines {
     }
 }
 
+/// The record of this lock, while the grant with this token holds it.
+pub(crate) fn held(name: &LockName, token: i64) -> Result<Document, StoreError> {
+    let live: Document = parse(include_str!("pipelines/fence_hold.jsonc"))?;
+    Ok(doc! { "_id": name.as_str(), "token": token, "$expr": live })
+}
+
 /// Variables as `let` wants them: its values are expressions, in which a text with a dollar sign would be a field.
 pub(crate) fn literal(variables: Document) -> Document {
     variables.into_iter().map(|(name, value)| (name, Bson::Document(doc! { "$literal": value }))).collect()

@@ -1,6 +1,11 @@
 //! The provider: requests become commands, records become answers.
 
-use std::{fmt, num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    num::NonZeroUsize,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use lock_core::{
@@ -9,12 +14,15 @@ use lock_core::{
     WakeHub, Watch, in_waves,
 };
 use mongodb::{
+    Client,
     bson::{Bson, Document, doc},
     options::ReturnDocument,
 };
 
 use crate::{
     config::{self, Builder, Settings, Source},
+    error,
+    fence::MongoTransactions,
     group::MOST,
     leases::{Leases, fresh},
     operation::{Change, Query},
@@ -39,6 +47,8 @@ struct Inner {
     capabilities: Capabilities,
     releases: Listener<Changes>,
     server: String,
+    /// Of transactions, once there were any and the locks' client isn't the application's.
+    application: OnceLock<Client>,
 }
 
 impl MongoLocks {
@@ -69,6 +79,34 @@ impl MongoLocks {
         Builder::new(source.into())
     }
 
+    /// Transactions in which a grant of these locks holds its lock until they end.
+    ///
+    /// By the application's own client, if the locks were given one. Otherwise by another client than the locks' own,
+    /// which is made once: renewals must not queue behind an application's commands.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] or [`ErrorKind::Other`] if that client can't be made. Nothing is sent here.
+    pub fn transactions(&self) -> Result<MongoTransactions, StoreError> {
+        let runner = &self.inner.leases.runner;
+        let transactions = MongoTransactions::new(self.application()?)
+            .database(runner.database.name())
+            .collection(runner.collection.name());
+        Ok(transactions.operation_timeout(runner.timeout).clock(Arc::clone(&runner.clock)))
+    }
+
+    fn application(&self) -> Result<Client, StoreError> {
+        let runner = &self.inner.leases.runner;
+        let Some(options) = &runner.options else { return Ok(runner.database.client().clone()) };
+        if let Some(client) = self.inner.application.get() {
+            return Ok(client.clone());
+        }
+        let mut options = options.clone();
+        // Those were the locks' own.
+        (options.max_pool_size, options.retry_writes) = (None, None);
+        let made = Client::with_options(options).map_err(|error| error::of_reading(error.into()))?;
+        Ok(self.inner.application.get_or_init(|| made).clone())
+    }
+
     pub(crate) async fn start(settings: Settings) -> Result<Self, StoreError> {
         let server = settings.server.clone();
         let (grace, retention, poll_interval) = (settings.grace, settings.retention, settings.poll_interval);
@@ -93,6 +131,7 @@ impl MongoLocks {
                 capabilities,
                 releases,
                 server,
+                application: OnceLock::new(),
             }),
         })
     }

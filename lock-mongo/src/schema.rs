@@ -6,7 +6,9 @@ use lock_core::{ErrorKind, StoreError};
 use mongodb::{
     Client, Database,
     bson::{Bson, Document, doc, oid::ObjectId},
-    options::{Acknowledgment, DatabaseOptions, ReadConcern, ReadPreference, SelectionCriteria, WriteConcern},
+    options::{
+        Acknowledgment, ClientOptions, DatabaseOptions, ReadConcern, ReadPreference, SelectionCriteria, WriteConcern,
+    },
 };
 use tokio::sync::Semaphore;
 
@@ -59,7 +61,7 @@ pub(crate) async fn open(settings: Settings) -> Result<(Runner, Kind), StoreErro
 }
 
 async fn prepare(settings: Settings, heartbeats: Heartbeats) -> Result<(Runner, Kind), StoreError> {
-    let database = database(&settings, &heartbeats).await?;
+    let (database, options) = database(&settings, &heartbeats).await?;
     let found = look(&database, &settings).await;
     let kind = found.map_err(|error| match (error.kind(), heartbeats.explain()) {
         // The driver tells why it found no server as a text of its whole topology.
@@ -73,30 +75,35 @@ async fn prepare(settings: Settings, heartbeats: Heartbeats) -> Result<(Runner, 
         timeout: settings.operation_timeout,
         clock: settings.clock,
         turns: Arc::new(Semaphore::new(usize::try_from(settings.connections).unwrap_or(1))),
+        options,
     };
     Ok((runner, kind))
 }
 
-async fn database(settings: &Settings, heartbeats: &Heartbeats) -> Result<Database, StoreError> {
-    let (client, default) = match &settings.given {
-        Given::Database(database) => (database.client().clone(), Some(database.name().to_owned())),
-        Given::Client(client) => (client.clone(), client.default_database().map(|database| database.name().to_owned())),
+async fn database(
+    settings: &Settings,
+    heartbeats: &Heartbeats,
+) -> Result<(Database, Option<ClientOptions>), StoreError> {
+    let named = |database: Database| database.name().to_owned();
+    let (client, default, options) = match &settings.given {
+        Given::Database(database) => (database.client().clone(), Some(named(database.clone())), None),
+        Given::Client(client) => (client.clone(), client.default_database().map(named), None),
         Given::Url(address) => {
             let mut options = address.options(settings.connect_timeout, settings.connections).await?;
+            let (default, given) = (options.default_database.clone(), options.clone());
             options.sdam_event_handler = Some(heartbeats.handler());
-            let default = options.default_database.clone();
             let client = Client::with_options(options).map_err(|error| error::of_reading(error.into()))?;
-            (client, default)
+            (client, default, Some(given))
         }
     };
     let name = settings.database.clone().or(default);
     // Whatever is good for the application's own data: locks are kept by a majority and read from the primary.
-    let options = DatabaseOptions::builder()
+    let concerns = DatabaseOptions::builder()
         .read_concern(ReadConcern::majority())
         .write_concern(WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build())
         .selection_criteria(SelectionCriteria::ReadPreference(ReadPreference::Primary))
         .build();
-    Ok(client.database_with_options(name.as_deref().unwrap_or(DATABASE), options))
+    Ok((client.database_with_options(name.as_deref().unwrap_or(DATABASE), concerns), options))
 }
 
 async fn look(database: &Database, settings: &Settings) -> Result<Kind, StoreError> {

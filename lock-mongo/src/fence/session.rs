@@ -1,0 +1,73 @@
+//! Checks in a transaction of the caller's: that there is one, and that it ends where a check said no.
+
+use lock_core::{ErrorKind, FenceError, StoreError};
+use mongodb::{
+    ClientSession,
+    bson::doc,
+    error::{Error, ErrorKind as DriverKind, TRANSIENT_TRANSACTION_ERROR},
+};
+
+use crate::error::{self, Failure};
+
+/// The server has no such transaction any more: it was undone.
+const NO_SUCH_TRANSACTION: i32 = 251;
+
+/// Said by a server that isn't in a replica set.
+const ILLEGAL_OPERATION: i32 = 20;
+
+/// Refuses a session in which no transaction was begun: a check outside of one protects nothing.
+pub(super) async fn must_be_in_transaction(session: &mut ClientSession) -> Result<(), StoreError> {
+    // The driver tells it in no other way. It sends nothing for that: a transaction begins with its first command.
+    match session.start_transaction().await {
+        Ok(()) => {
+            drop(session.abort_transaction().await);
+            let message = "no transaction was begun in this session, and a check outside of one protects nothing: call start_transaction first";
+            Err(StoreError::refused(ErrorKind::Other, message))
+        }
+        Err(error) => match error.kind.as_ref() {
+            DriverKind::Transaction { message, .. } if message.contains("already in progress") => Ok(()),
+            _ => Err(failed(error)),
+        },
+    }
+}
+
+/// Ends a transaction at the server after a check that said no or failed. Whoever goes on all the same, keeps nothing: each
+/// further command of the transaction fails, and so does its commit.
+///
+/// Not by the session's own method: after that one the next command is outside of any transaction, and written at once.
+pub(super) async fn spoil(session: &mut ClientSession) {
+    let admin = session.client().database("admin");
+    let ended = admin.run_command(doc! { "abortTransaction": 1 }).session(&mut *session).await;
+    if ended.is_err_and(|error| Failure::from(error).code() != Some(NO_SUCH_TRANSACTION)) {
+        // It didn't get there. At least this session can't commit then.
+        drop(session.abort_transaction().await);
+    }
+}
+
+/// The error of a command within a transaction: nothing of it is kept unless the transaction is committed.
+pub(super) fn failed(cause: Error) -> StoreError {
+    let failure = Failure::from(cause);
+    let (kind, message) = match failure.code() {
+        Some(ILLEGAL_OPERATION) => (
+            ErrorKind::Unsupported,
+            "a standalone server has no transactions: make it a replica set, if only of one member",
+        ),
+        Some(NO_SUCH_TRANSACTION) => (
+            ErrorKind::Timeout,
+            "the server has undone the transaction: it was open for too long, or a command of it failed, or another primary was elected",
+        ),
+        _ => return error::of_reading(failure),
+    };
+    let error = StoreError::refused(kind, message);
+    if let Failure::Driver(cause) = failure { error.caused_by(cause) } else { error }
+}
+
+/// Whether the same transaction, begun anew, may succeed.
+pub(super) fn may_succeed_anew(error: &FenceError) -> bool {
+    let FenceError::Store(error) = error else { return false };
+    driver_error(error).is_some_and(|cause| cause.contains_label(TRANSIENT_TRANSACTION_ERROR))
+}
+
+fn driver_error(error: &StoreError) -> Option<&Error> {
+    std::error::Error::source(error).and_then(|cause| cause.downcast_ref())
+}
