@@ -99,6 +99,17 @@ pub struct Builder {
     poll_interval: Duration,
 }
 
+/// What is to be done about the index that sweeps idle records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Index {
+    /// It is created where it is missing.
+    Create,
+    /// It must be there.
+    Need,
+    /// Nothing is ever swept here.
+    No,
+}
+
 /// What a [`Builder`] came to.
 pub(crate) struct Settings {
     pub(crate) given: Given,
@@ -111,7 +122,7 @@ pub(crate) struct Settings {
     pub(crate) operation_timeout: Duration,
     pub(crate) connect_timeout: Duration,
     pub(crate) connections: u32,
-    pub(crate) create_index: bool,
+    pub(crate) index: Index,
     pub(crate) poll_interval: Duration,
 }
 
@@ -219,7 +230,7 @@ impl Builder {
         MongoLocks::start(self.settings().map_err(at_connect)?).await.map_err(at_connect)
     }
 
-    fn settings(self) -> Result<Settings, StoreError> {
+    pub(crate) fn settings(self) -> Result<Settings, StoreError> {
         let given = self.source.0?;
         let hour = Duration::from_secs(3600);
         within("the grace", self.grace, Duration::ZERO, hour)?;
@@ -247,7 +258,7 @@ impl Builder {
             operation_timeout: self.operation_timeout,
             connect_timeout: self.connect_timeout,
             connections: self.connections,
-            create_index: self.create_index,
+            index: if self.create_index { Index::Create } else { Index::Need },
             poll_interval: self.poll_interval,
         })
     }

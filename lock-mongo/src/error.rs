@@ -39,7 +39,7 @@ impl From<mongodb::error::Error> for Failure {
 }
 
 /// Two inserts of one name raced: the second try finds the first one's record.
-const DUPLICATE_KEY: i32 = 11000;
+pub(crate) const DUPLICATE_KEY: i32 = 11000;
 const WRITE_CONFLICT: i32 = 112;
 const UNAUTHORIZED: i32 = 13;
 const AUTHENTICATION_FAILED: i32 = 18;

@@ -39,11 +39,14 @@
 //!
 //! # Fencing
 //!
-//! Where lock and data are in one replica set, a transaction can hold the lock itself ([`MongoTransactions`]): it begins only
-//! if the grant holds its lock, live by the server's clock, and nobody else is granted that before the transaction has
-//! ended. Its price is one command more, or two, and that renewals of the lease wait for its end: keep it short.
+//! - Where lock and data are in one replica set, a transaction can hold the lock itself ([`MongoTransactions`]): it begins
+//!   only if the grant holds its lock, live by the server's clock, and nobody else is granted that before the transaction
+//!   has ended. Its price is one command more, or two, and that renewals of the lease wait for its end: keep it short.
+//! - Where the lock is elsewhere, the highest fence of each resource is kept next to the data ([`MongoFences`]), and
+//!   judged and raised in the transaction of the write. Its price is one command more.
 //!
-//! A standalone server has no transactions.
+//! What a check refuses is undone by the server with all that the transaction wrote. A standalone server has no
+//! transactions: its register can only be raised by itself.
 //!
 //! # Limits
 //!
@@ -75,5 +78,5 @@ mod url;
 mod wake;
 
 pub use config::{Builder, Source};
-pub use fence::MongoTransactions;
+pub use fence::{FencesBuilder, MongoFences, MongoTransactions};
 pub use provider::MongoLocks;

@@ -159,7 +159,7 @@ impl Runner {
     ///
     /// The driver's futures must not be dropped (its README, and RUST-937), so the command has a task of its own. Dropping
     /// this future, or running out of time, leaves that task to end by itself: it begins no further attempt.
-    async fn run<T, F>(
+    pub(crate) async fn run<T, F>(
         self: &Arc<Self>,
         limit: Duration,
         command: impl Fn(Arc<Self>) -> F + Send + Sync + 'static,
@@ -206,7 +206,7 @@ impl Runner {
         }
     }
 
-    fn write_concern(&self) -> WriteConcern {
+    pub(crate) fn write_concern(&self) -> WriteConcern {
         WriteConcern::builder().w(Acknowledgment::Majority).journal(true).w_timeout(self.timeout).build()
     }
 }

@@ -20,7 +20,7 @@ use mongodb::{
 };
 
 use crate::{
-    config::{self, Builder, Settings, Source},
+    config::{self, Builder, Index, Settings, Source},
     error,
     fence::MongoTransactions,
     group::MOST,
@@ -110,7 +110,7 @@ impl MongoLocks {
     pub(crate) async fn start(settings: Settings) -> Result<Self, StoreError> {
         let server = settings.server.clone();
         let (grace, retention, poll_interval) = (settings.grace, settings.retention, settings.poll_interval);
-        let (clock, create_index) = (Arc::clone(&settings.clock), settings.create_index);
+        let (clock, create_index) = (Arc::clone(&settings.clock), settings.index == Index::Create);
         let (runner, kind) = schema::open(settings).await?;
         let runner = Arc::new(runner);
         let changes = Changes(Arc::clone(&runner));

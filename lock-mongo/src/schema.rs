@@ -13,7 +13,7 @@ use mongodb::{
 use tokio::sync::Semaphore;
 
 use crate::{
-    config::{DATABASE, Given, Settings},
+    config::{DATABASE, Given, Index, Settings},
     error::{self, Failure},
     heartbeats::Heartbeats,
     operation::Runner,
@@ -31,6 +31,7 @@ const OLDEST_WIRE_VERSION: i32 = 13;
 const UNAUTHORIZED: i32 = 13;
 const MAX_TIME_EXPIRED: i32 = 50;
 const NO_SUCH_COLLECTION: i32 = 26;
+const COLLECTION_EXISTS: i32 = 48;
 
 /// How the servers belong together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +117,11 @@ async fn look(database: &Database, settings: &Settings) -> Result<Kind, StoreErr
         find_majority(database, collection, limit).await?;
     }
     try_to_write(database, collection, limit).await.map_err(error::of_reading)?;
-    match ensure_index(database, collection, settings.create_index, limit).await {
+    if settings.index == Index::No {
+        create(database, collection, limit).await.map_err(error::of_reading)?;
+        return Ok(kind);
+    }
+    match ensure_index(database, collection, settings.index == Index::Create, limit).await {
         Err(failure) if failure.code() == Some(UNAUTHORIZED) => Err(no_right_to_index(collection, failure)),
         Err(failure) => Err(error::of_reading(failure)),
         Ok(true) => Ok(kind),
@@ -190,6 +195,19 @@ async fn try_to_write(database: &Database, collection: &str, limit: Duration) ->
         "maxTimeMS": millis(limit),
     };
     Ok(database.run_command(command).await.map(drop)?)
+}
+
+/// Creates a collection that may be there already. Without the right to, the first write will.
+async fn create(database: &Database, collection: &str, limit: Duration) -> Result<(), Failure> {
+    let command = doc! {
+        "create": collection,
+        "writeConcern": { "w": "majority", "j": true, "wtimeout": millis(limit) },
+        "maxTimeMS": millis(limit),
+    };
+    match database.run_command(command).await.map_err(Failure::from) {
+        Err(failure) if !matches!(failure.code(), Some(COLLECTION_EXISTS | UNAUTHORIZED)) => Err(failure),
+        _ => Ok(()),
+    }
 }
 
 /// Whether the index is there; creates it if it may.

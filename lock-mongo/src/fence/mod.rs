@@ -1,6 +1,12 @@
-//! The check at the resource: of the grant itself, where lock and data share a replica set.
+//! The check at the resource: of the grant itself where lock and data share a replica set, of the highest fence where they
+//! don't.
 
+mod config;
+mod register;
 mod session;
+mod step;
 mod transactions;
 
+pub use config::FencesBuilder;
+pub use register::MongoFences;
 pub use transactions::MongoTransactions;

@@ -1,0 +1,114 @@
+//! The rule as one atomic step of the server: a filter that finds what may be written, and what is set with it.
+//!
+//! It goes as an upsert by `_id`: where the filter finds nothing because the fence is too low, the insert that follows runs
+//! into the document that is there (E11000). So a refusal is an error of the server, and within a transaction it ends that.
+
+use lock_core::{ErrorKind, Fence, FenceError, LockName, Pass, Resource, StoreError, admit};
+use mongodb::bson::{Bson, Document, doc};
+
+use crate::{leases::fresh, records::corrupt};
+
+/// One fence at one resource's document.
+#[derive(Clone, Debug)]
+pub(super) struct Step {
+    pub(super) resource: Resource,
+    fence: Fence,
+    pass: Pass,
+    /// A number of this very step. It makes each step a write, also where the token stays: only a write conflicts with
+    /// somebody else's raise in a transaction that is open at the same time. And a step whose answer was lost finds itself.
+    number: i64,
+}
+
+impl Step {
+    pub(super) fn new(resource: &Resource, fence: Fence, pass: Pass) -> Self {
+        Self { resource: resource.clone(), fence, pass, number: fresh() }
+    }
+
+    pub(super) fn lock(&self) -> &LockName {
+        self.fence.lock()
+    }
+
+    /// The resource's document, if the fence passes there. What no version writes never matches: an array would by any of
+    /// its elements.
+    pub(super) fn filter(&self) -> Document {
+        let passes = if self.pass == Pass::Once { "$lt" } else { "$lte" };
+        doc! {
+            "_id": self.resource.as_str(),
+            "lock": { "$eq": self.fence.lock().as_str(), "$not": { "$type": "array" } },
+            "token": { "$type": "long", "$gte": 1_i64, passes: self.fence.token_i64(), "$not": { "$type": "array" } },
+        }
+    }
+
+    pub(super) fn update(&self) -> Document {
+        doc! { "$set": { "lock": self.fence.lock().as_str(), "token": self.fence.token_i64(), "changed_by": self.number } }
+    }
+
+    /// What a document says to the step that didn't find it: nothing if the step changed it itself, by an attempt whose
+    /// answer was lost.
+    pub(super) fn refused(&self, found: Option<&Document>) -> Result<(), FenceError> {
+        if found.is_some_and(|found| found.get("changed_by") == Some(&Bson::Int64(self.number))) {
+            return Ok(());
+        }
+        admit(found.map(seen).transpose()?.as_ref(), &self.resource, &self.fence, self.pass)?;
+        // It would pass now: the document was changed, or made, or forgotten in between.
+        let message = format!("the fence of \"{}\" was changed at the same time", self.resource);
+        Err(StoreError::refused(ErrorKind::Contention, message).into())
+    }
+}
+
+/// The fence that stands in a document.
+pub(super) fn seen(found: &Document) -> Result<Fence, StoreError> {
+    let unreadable = |what: &str| corrupt(format!("the register holds what no version of this writes: {what}"));
+    let Some(Bson::String(lock)) = found.get("lock") else { return Err(unreadable("the lock's name is no text")) };
+    let lock = LockName::new(lock).map_err(|error| unreadable(&error.to_string()))?;
+    let token = match found.get("token") {
+        Some(Bson::Int64(token)) => token.to_string(),
+        other => return Err(unreadable(&format!("the token is {other:?}, and not a long"))),
+    };
+    let token = token.parse().map_err(|error| unreadable(&format!("{error}")))?;
+    Fence::new(lock, token).map_err(|error| unreadable(&error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lock_core::FencingToken;
+
+    fn step(token: u64, pass: Pass) -> Step {
+        let fence = Fence::new(LockName::new("x").unwrap(), FencingToken::new(token)).unwrap();
+        Step::new(&Resource::new("r").unwrap(), fence, pass)
+    }
+
+    #[test]
+    fn what_refused_it_is_told_and_its_own_write_is_recognised() {
+        let once = step(5, Pass::Once);
+        let found = |number| doc! { "_id": "r", "lock": "x", "token": 5_i64, "changed_by": number };
+        assert!(once.refused(Some(&found(once.number))).is_ok());
+        let error = once.refused(Some(&found(once.number.wrapping_add(1)))).unwrap_err();
+        assert!(matches!(error, FenceError::Stale(_)), "{error}");
+        for found in [None, Some(found(0))] {
+            let error = step(6, Pass::Again).refused(found.as_ref()).unwrap_err();
+            assert!(matches!(&error, FenceError::Store(error) if error.kind() == ErrorKind::Contention), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_no_version_writes_is_told_as_such() {
+        for (field, value) in [
+            ("token", Bson::Int64(-5)),
+            ("token", Bson::Int64(0)),
+            ("token", Bson::Int32(5)),
+            ("token", Bson::Double(5.0)),
+            ("token", "5".into()),
+            ("token", Bson::Array(vec![Bson::Int64(5)])),
+            ("token", Bson::Null),
+            ("lock", Bson::Int64(5)),
+            ("lock", "".into()),
+        ] {
+            let mut found = doc! { "_id": "r", "lock": "x", "token": 5_i64 };
+            found.insert(field, value);
+            let error = step(6, Pass::Again).refused(Some(&found)).unwrap_err();
+            assert!(matches!(&error, FenceError::Store(error) if error.kind() == ErrorKind::Corrupt), "{error}");
+        }
+    }
+}
