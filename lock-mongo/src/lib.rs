@@ -44,9 +44,11 @@
 //!   has ended. Its price is one command more, or two, and that renewals of the lease wait for its end: keep it short.
 //! - Where the lock is elsewhere, the highest fence of each resource is kept next to the data ([`MongoFences`]), and
 //!   judged and raised in the transaction of the write. Its price is one command more.
+//! - Where a write is one update of one document, that one can carry the fence itself ([`DocumentFence`]): no transaction,
+//!   and no command more.
 //!
 //! What a check refuses is undone by the server with all that the transaction wrote. A standalone server has no
-//! transactions: its register can only be raised by itself.
+//! transactions: there, [`DocumentFence`] is what fences a write.
 //!
 //! # Limits
 //!
@@ -78,5 +80,5 @@ mod url;
 mod wake;
 
 pub use config::{Builder, Source};
-pub use fence::{FencesBuilder, MongoFences, MongoTransactions};
+pub use fence::{DocumentFence, FencesBuilder, MongoFences, MongoTransactions};
 pub use provider::MongoLocks;

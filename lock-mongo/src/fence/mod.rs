@@ -2,11 +2,13 @@
 //! don't.
 
 mod config;
+mod document;
 mod register;
 mod session;
 mod step;
 mod transactions;
 
 pub use config::FencesBuilder;
+pub use document::DocumentFence;
 pub use register::MongoFences;
 pub use transactions::MongoTransactions;

@@ -28,19 +28,15 @@ impl Step {
         self.fence.lock()
     }
 
-    /// The resource's document, if the fence passes there. What no version writes never matches: an array would by any of
-    /// its elements.
+    /// The resource's document, if the fence passes there.
     pub(super) fn filter(&self) -> Document {
-        let passes = if self.pass == Pass::Once { "$lt" } else { "$lte" };
-        doc! {
-            "_id": self.resource.as_str(),
-            "lock": { "$eq": self.fence.lock().as_str(), "$not": { "$type": "array" } },
-            "token": { "$type": "long", "$gte": 1_i64, passes: self.fence.token_i64(), "$not": { "$type": "array" } },
-        }
+        let mut filter = doc! { "_id": self.resource.as_str() };
+        filter.extend(passes("", &self.fence, self.pass));
+        filter
     }
 
     pub(super) fn update(&self) -> Document {
-        doc! { "$set": { "lock": self.fence.lock().as_str(), "token": self.fence.token_i64(), "changed_by": self.number } }
+        doc! { "$set": stamp(&self.fence, self.number) }
     }
 
     /// What a document says to the step that didn't find it: nothing if the step changed it itself, by an attempt whose
@@ -54,6 +50,20 @@ impl Step {
         let message = format!("the fence of \"{}\" was changed at the same time", self.resource);
         Err(StoreError::refused(ErrorKind::Contention, message).into())
     }
+}
+
+/// Which documents let a fence pass; `at` is where in them theirs stands. What no version writes never matches: an array
+/// would by any of its elements.
+pub(super) fn passes(at: &str, fence: &Fence, pass: Pass) -> Document {
+    let passes = if pass == Pass::Once { "$lt" } else { "$lte" };
+    let lock = doc! { "$eq": fence.lock().as_str(), "$not": { "$type": "array" } };
+    let token = doc! { "$type": "long", "$gte": 1_i64, passes: fence.token_i64(), "$not": { "$type": "array" } };
+    doc! { format!("{at}lock"): lock, format!("{at}token"): token }
+}
+
+/// What is written of a fence, by the step with this number.
+pub(super) fn stamp(fence: &Fence, number: i64) -> Document {
+    doc! { "lock": fence.lock().as_str(), "token": fence.token_i64(), "changed_by": number }
 }
 
 /// The fence that stands in a document.

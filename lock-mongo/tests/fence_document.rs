@@ -1,0 +1,186 @@
+//! Documents that carry their own fence.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what went wrong by failing")]
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Place, unique};
+use lock_core::{
+    Applied, Clock, Entropy, ErrorKind, Fence, FenceError, FencingToken, LockName, OsEntropy, Pass, SystemClock,
+};
+use lock_mongo::DocumentFence;
+use mongodb::{
+    Collection,
+    bson::{Bson, Document, doc, oid::ObjectId},
+    options::UpdateModifications,
+};
+
+fn fence(lock: &str, token: u64) -> Fence {
+    Fence::new(LockName::new(lock).unwrap(), FencingToken::new(token)).unwrap()
+}
+
+fn under(lock: &str, token: u64, pass: Pass) -> DocumentFence {
+    DocumentFence::new(&fence(lock, token), pass).unwrap()
+}
+
+async fn get(data: &Collection<Document>, id: impl Into<Bson>) -> Document {
+    data.find_one(doc! { "_id": id.into() }).await.unwrap().unwrap()
+}
+
+async fn the_document_lets_only_the_highest_write() {
+    let place = Place::new().await;
+    let data = place.database.collection::<Document>("data");
+    let names = ["x", "$lock", "a 🔒 ' \" \\ \n.$b"];
+    for id in [Bson::from(7), "$id".into(), ObjectId::new().into()] {
+        for lock in names {
+            data.replace_one(doc! { "_id": &id }, doc! { "n": 0 }).upsert(true).await.unwrap();
+            let write = async |fence: DocumentFence, update: UpdateModifications| {
+                fence.update_one(&data, id.clone(), update).await
+            };
+            let inc = || UpdateModifications::from(doc! { "$inc": { "n": 1 } });
+            let piped = || UpdateModifications::from(vec![doc! { "$set": { "n": { "$add": ["$n", 1] } } }]);
+            // A first read, and then three writes.
+            assert!(write(under(lock, 5, Pass::Again), doc! {}.into()).await.unwrap());
+            assert!(write(under(lock, 5, Pass::Again), inc()).await.unwrap());
+            assert!(write(under(lock, 5, Pass::Again), piped()).await.unwrap());
+            assert!(write(under(lock, 6, Pass::Once), doc! { "$set": { "n": 3, "m": 1 } }.into()).await.unwrap());
+            let before = get(&data, id.clone()).await;
+            assert_eq!((before.get_i32("n").unwrap(), before.get_i32("m").unwrap()), (3, 1));
+            for (refused, by_another) in [
+                (under(lock, 5, Pass::Again), false),
+                (under(lock, 6, Pass::Once), false),
+                (under("y", 9, Pass::Again), true),
+            ] {
+                for update in [inc(), piped()] {
+                    let error = write(refused.clone(), update).await.unwrap_err();
+                    assert_eq!(error.applied(), Applied::No);
+                    match &error {
+                        FenceError::Stale(stale) => assert!(!by_another && stale.highest.get() == 6),
+                        FenceError::OtherLock(_) => assert!(by_another),
+                        _ => panic!("{error}"),
+                    }
+                }
+                // A command of one's own.
+                let own = data.delete_one(refused.filter(doc! { "_id": &id })).await.unwrap();
+                assert_eq!(own.deleted_count, 0);
+                assert_eq!(get(&data, id.clone()).await, before);
+            }
+        }
+    }
+    assert!(!under("x", 5, Pass::Again).update_one(&data, unique(), doc! { "$set": { "n": 1 } }).await.unwrap());
+    assert_eq!(data.count_documents(doc! {}).await.unwrap(), 3);
+    place.clear().await;
+}
+
+async fn what_no_version_writes_refuses_all() {
+    let place = Place::new().await;
+    let data = place.database.collection::<Document>("data");
+    let sound = || doc! { "lock": "x", "token": 5_i64 };
+    for stands in [
+        Bson::Null,
+        Bson::from(5_i64),
+        "5@x".into(),
+        vec![Bson::from(sound())].into(),
+        doc! { "lock": "x", "token": -5_i64 }.into(),
+        doc! { "lock": "x", "token": 5 }.into(),
+        doc! { "lock": "x", "token": "5" }.into(),
+        doc! { "lock": "x", "token": [5_i64] }.into(),
+        doc! { "lock": ["x"], "token": 5_i64 }.into(),
+        doc! { "token": 5_i64 }.into(),
+        doc! {}.into(),
+    ] {
+        data.replace_one(doc! { "_id": 1 }, doc! { "n": 0, "fence": &stands }).upsert(true).await.unwrap();
+        let before = get(&data, 1).await;
+        let error = under("x", 9, Pass::Again).update_one(&data, 1, doc! { "$set": { "n": 1 } }).await.unwrap_err();
+        let FenceError::Store(error) = error else { panic!("{stands}: {error}") };
+        assert_eq!((error.kind(), error.applied()), (ErrorKind::Corrupt, Applied::No), "{stands}: {error}");
+        assert_eq!(get(&data, 1).await, before);
+    }
+    // Nor can a write take the fence away.
+    data.replace_one(doc! { "_id": 1 }, doc! { "n": 0, "fence": sound() }).await.unwrap();
+    for update in [
+        UpdateModifications::from(doc! { "$unset": { "fence": "" } }),
+        doc! { "$set": { "fence": { "lock": "y", "token": 1_i64 } } }.into(),
+        doc! { "$set": { "fence.token": 1_i64 } }.into(),
+        doc! { "$rename": { "fence": "was" } }.into(),
+        doc! { "n": 1 }.into(),
+        vec![doc! { "$unset": "fence" }].into(),
+        vec![doc! { "$replaceWith": { "_id": "$_id", "fence": "gone" } }].into(),
+    ] {
+        let written = under("x", 9, Pass::Again).update_one(&data, 1, update.clone()).await;
+        let found = get(&data, 1).await;
+        let token = found.get_document("fence").unwrap().get_i64("token").unwrap();
+        assert!(token == 9 || (written.is_err() && token == 5), "{update:?}: {written:?}, {found}");
+    }
+    place.clear().await;
+}
+
+async fn written_tokens_never_fall() {
+    let place = Place::new().await;
+    let data = place.database.collection::<Document>("data");
+    data.insert_one(doc! { "_id": 1, "tokens": [] }).await.unwrap();
+    let tasks = (0..16).map(|_| {
+        let data = data.clone();
+        tokio::spawn(async move {
+            let mut kept = Vec::new();
+            for round in 0..20 {
+                let token = round * 5 + 1 + OsEntropy.next_u64() % 30;
+                let push = doc! { "$push": { "tokens": i64::try_from(token).unwrap() } };
+                match under("x", token, Pass::Again).update_one(&data, 1, push).await {
+                    Ok(true) => kept.push(i64::try_from(token).unwrap()),
+                    Err(FenceError::Stale(_)) => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+            kept
+        })
+    });
+    let mut kept: Vec<i64> = Vec::new();
+    for task in futures_util::future::join_all(tasks).await {
+        kept.extend(task.unwrap());
+    }
+    let found = get(&data, 1).await;
+    let tokens: Vec<i64> = found.get_array("tokens").unwrap().iter().map(|token| token.as_i64().unwrap()).collect();
+    println!("{} of 320 kept", tokens.len());
+    assert!(tokens.is_sorted() && tokens.len() > 5, "{tokens:?}");
+    kept.sort_unstable();
+    assert_eq!(kept, tokens);
+    place.clear().await;
+}
+
+async fn a_standalone_does_it_too_and_it_costs_no_command_more() {
+    for place in [Place::standalone().await, Place::new().await] {
+        let data = place.database.collection::<Document>("data");
+        data.insert_many([doc! { "_id": 1, "n": 0 }, doc! { "_id": 2, "n": 0 }]).await.unwrap();
+        let (mut plain, mut fenced) = (Vec::new(), Vec::new());
+        let majority = mongodb::options::WriteConcern::majority();
+        for _ in 0..100 {
+            let inc = || doc! { "$inc": { "n": 1 } };
+            let start = SystemClock.now();
+            data.update_one(doc! { "_id": 1 }, inc()).write_concern(majority.clone()).await.unwrap();
+            let between = SystemClock.now();
+            assert!(under("x", 5, Pass::Again).update_one(&data, 2, inc()).await.unwrap());
+            plain.push(between.since(start));
+            fenced.push(SystemClock.now().since(between));
+        }
+        let median = |mut times: Vec<Duration>| {
+            times.sort_unstable();
+            times[times.len() / 2]
+        };
+        let (plain, fenced) = (median(plain), median(fenced));
+        println!(
+            "a plain update {plain:?}, a fenced one {fenced:?}: {:.2}x",
+            fenced.as_secs_f64() / plain.as_secs_f64()
+        );
+        assert!(fenced < plain * 10);
+        place.clear().await;
+    }
+}
+
+testbed::server_tests!(testbed::mongo =>
+    the_document_lets_only_the_highest_write,
+    what_no_version_writes_refuses_all,
+    written_tokens_never_fall,
+    a_standalone_does_it_too_and_it_costs_no_command_more,
+);
