@@ -10,7 +10,11 @@
 //! forced release and a take-over are changes of it, and so is a deletion. A primary that was deposed and doesn't know it yet
 //! may be told to commit, and no majority will ever acknowledge that.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use lock_core::{
@@ -180,7 +184,8 @@ impl MongoTransactions {
         found.map(drop).ok_or_else(|| NotHeld { lock: fence.lock().clone(), token: fence.token() }.into())
     }
 
-    async fn begun(self, fence: Fence) -> Result<ClientSession, FenceError> {
+    /// Until somebody else's transaction has let the record go; not when nobody waits for it any more.
+    async fn begun(self, fence: Fence, asker: Weak<()>) -> Result<ClientSession, FenceError> {
         let (give_up, mut pause) = (self.clock.now() + self.timeout, SHORTEST_PAUSE);
         loop {
             let mut session = self.client.start_session().await.map_err(failed)?;
@@ -190,7 +195,7 @@ impl MongoTransactions {
                 Err(error) => error,
             };
             let next = self.clock.now() + pause;
-            if !may_succeed_anew(&error) || next >= give_up {
+            if !may_succeed_anew(&error) || next >= give_up || asker.strong_count() == 0 {
                 return Err(error);
             }
             self.clock.sleep_until(next).await;
@@ -241,8 +246,9 @@ impl Transactions for MongoTransactions {
 
     /// Waits for another transaction under the same lease, up to the timeout.
     async fn begin(&self, fence: &Fence) -> Result<ClientSession, FenceError> {
+        let asks = Arc::new(());
         // What is begun too late is undone: nothing was written, and nobody will commit it.
-        let begun = self.in_task(StoreError::refused, self.clone().begun(fence.clone())).await;
+        let begun = self.in_task(StoreError::refused, self.clone().begun(fence.clone(), Arc::downgrade(&asks))).await;
         begun.map_err(|error| located(error, Some(fence)))
     }
 
