@@ -66,6 +66,7 @@ mod acquire;
 mod book;
 mod class;
 mod config;
+mod contact;
 mod entry;
 mod error;
 mod keys;

@@ -3,7 +3,6 @@
 use std::{fmt, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use etcd_client::{Compare, CompareOp, GetOptions, Txn, TxnOp};
 use lock_core::{
     AcquireRequest, Acquired, Capabilities, Durability, ErrorKind, Fairness, KeptBy, ListRequest, LockName,
     LockProvider, LockStatus, Operation, OwnerId, ReleaseRequest, Released, RenewRequest, Renewed, StoreError, Wake,
@@ -15,15 +14,13 @@ use crate::{
     book::Book,
     class::Classes,
     config::{Builder, Settings},
+    contact,
     link::Link,
     source::Source,
     store::Store,
-    tend, txn,
+    tend,
     wake::Wakes,
 };
-
-/// The first contact is told of within this, so that a person isn't kept waiting.
-const FIRST_CONTACT: Duration = Duration::from_millis(4200);
 
 /// Locks in etcd. Clones share their connection and their leases at the store.
 #[derive(Clone)]
@@ -63,7 +60,7 @@ impl EtcdLocks {
         let link = Arc::new(Link::new(way, clock, operation_timeout, connect_timeout));
         let (classes, wakes) = (Classes::new(&link), Wakes::new(&link));
         let store = Arc::new(Store { link, keys, classes, book: Book::default(), wakes });
-        store.check().await?;
+        contact::first(&store.link, &store.keys, 'l').await?;
 
         let mut capabilities = Capabilities::new("etcd");
         capabilities.durability = Durability::Durable;
@@ -79,27 +76,6 @@ impl EtcdLocks {
             tokio::spawn(tend::keep_waiting(Arc::clone(&store))).abort_handle(),
         ];
         Ok(Self { inner: Arc::new(Inner { store, capabilities, tending, runtime: Handle::current() }) })
-    }
-}
-
-impl Store {
-    /// Sees that a majority answers, and that the keys may be read and written. Writes nothing.
-    async fn check(&self) -> Result<(), StoreError> {
-        let start = format!("{}l/", self.keys.prefix());
-        let end = format!("{}l0", self.keys.prefix());
-        // Never so: but what would be done then is checked, and agreed on by a majority.
-        let never = Compare::create_revision(start.as_str(), CompareOp::Greater, i64::MAX - 1);
-        let read = TxnOp::get(start.as_str(), Some(GetOptions::new().with_range(end).with_count_only()));
-        let txn = Txn::new().when([never]).and_then([TxnOp::put(start, "", None)]).or_else([read]);
-        let give_up = self.now() + FIRST_CONTACT.min(self.link.operation_timeout);
-        let checked = self.link.read_until(give_up, |client| txn::send(client, txn.clone())).await;
-        checked.map(drop).map_err(|error| match error.kind() {
-            ErrorKind::Unreachable | ErrorKind::Timeout => {
-                let message = format!("{}: {error}", self.link.shown());
-                StoreError::refused(error.kind(), message).caused_by(error)
-            }
-            _ => error,
-        })
     }
 }
 
