@@ -97,7 +97,7 @@ impl Builder {
         EtcdLocks::start(self.settings().map_err(at_connect)?).await.map_err(at_connect)
     }
 
-    fn settings(self) -> Result<Settings, StoreError> {
+    pub(crate) fn settings(self) -> Result<Settings, StoreError> {
         let Given { way, prefix } = self.source.0?;
         let hour = Duration::from_secs(3600);
         within("the operation timeout", self.operation_timeout, Duration::from_millis(100), hour)?;

@@ -227,7 +227,13 @@ fn explain_status(code: i32, said: &str) -> (ErrorKind, String) {
         ),
         code::INVALID_ARGUMENT if said.contains("too many operations") => (
             ErrorKind::NotReady,
-            "the server takes fewer operations at once (its max-txn-ops): tell the builder how many".to_owned(),
+            "the server takes fewer operations at once (its max-txn-ops): tell the builder how many, or send fewer"
+                .to_owned(),
+        ),
+        code::INVALID_ARGUMENT if said.contains("duplicate key") => (
+            ErrorKind::Other,
+            "one transaction may write a key only once; a fenced write's operations may not touch its register"
+                .to_owned(),
         ),
         code::UNAUTHENTICATED => (ErrorKind::Denied, format!("the server refused the login: {said}")),
         code::RESOURCE_EXHAUSTED if said.contains("too many requests") => {

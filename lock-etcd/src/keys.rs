@@ -6,10 +6,11 @@
 //! | `<prefix>w/<name>` | who was the last to queue |
 //! | `<prefix>h/<name>` | the token that its holder gave back last, while somebody waits |
 //! | `<prefix>t/<name>` | the last tick that was used up, and by whose grant; nothing here deletes it |
+//! | `<prefix>f/<resource>` | the highest fence that the resource has seen; nothing here deletes it but `forget` |
 //!
 //! A name holds no NUL, so no name's entries are another's, and keys are in byte order of the names.
 
-use lock_core::{ErrorKind, LockName, OwnerId, StoreError};
+use lock_core::{ErrorKind, LockName, OwnerId, Resource, StoreError};
 
 /// What all keys begin with if nothing else is said.
 const DEFAULT: &str = "leasehold/";
@@ -55,6 +56,10 @@ impl Keys {
 
     pub(crate) fn tick(&self, name: &LockName) -> Vec<u8> {
         format!("{}t/{}", self.prefix, name.as_str()).into_bytes()
+    }
+
+    pub(crate) fn fence(&self, resource: &Resource) -> Vec<u8> {
+        format!("{}f/{}", self.prefix, resource.as_str()).into_bytes()
     }
 
     /// The entries of all locks whose names begin so and come after `after`.
@@ -109,6 +114,22 @@ mod tests {
         }
         assert_eq!(keys.read(b"leasehold/l/x"), None);
         assert_eq!(keys.read(b"leasehold/t/x"), None);
+    }
+
+    #[test]
+    fn no_resource_meets_a_lock() {
+        let keys = Keys::new(None).unwrap();
+        let names = ["a", "a/", "l/a", "f/a", "w/a", "../l/a", "a\u{1}"];
+        let lock = name("a");
+        for resource in names {
+            let fence = keys.fence(&Resource::new(resource).unwrap());
+            let (start, end) = keys.queue(&lock);
+            assert!(!(fence >= start && fence < end), "{resource:?}");
+            for name in names.map(name) {
+                assert!(![keys.last(&name), keys.mark(&name), keys.tick(&name)].contains(&fence), "{resource:?}");
+            }
+            assert_eq!(keys.read(&fence), None);
+        }
     }
 
     #[test]

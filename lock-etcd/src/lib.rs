@@ -69,6 +69,7 @@ mod config;
 mod contact;
 mod entry;
 mod error;
+mod fence;
 mod keys;
 mod line;
 mod link;
@@ -84,5 +85,6 @@ mod txn;
 mod wake;
 
 pub use config::Builder;
+pub use fence::{EtcdFences, FencesBuilder};
 pub use provider::EtcdLocks;
 pub use source::Source;

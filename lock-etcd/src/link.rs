@@ -57,6 +57,13 @@ pub(crate) struct Done<T> {
     pub(crate) in_doubt: bool,
 }
 
+/// What to do about an attempt that may have been applied.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Doubt {
+    SendAgain,
+    Stop,
+}
+
 impl Link {
     pub(crate) fn new(way: Way, clock: Arc<dyn Clock>, operation_timeout: Duration, connect_timeout: Duration) -> Self {
         // Anyone: clients that all begin with the first would all be at one server.
@@ -157,14 +164,26 @@ impl Link {
     {
         let give_up = self.clock.now() + self.operation_timeout;
         let mut in_doubt = false;
-        self.attempts(give_up, send, &mut in_doubt).await.map(|answer| Done { answer, in_doubt }).map_err(|failure| {
-            let error = error::of_writing(failure);
-            match error.applied() {
-                // What went before it may have been applied.
-                Applied::No if in_doubt => StoreError::unknown(error.kind(), bare(&error)).caused_by(error),
-                _ => error,
-            }
-        })
+        self.attempts(give_up, send, &mut in_doubt, Doubt::SendAgain)
+            .await
+            .map(|answer| Done { answer, in_doubt })
+            .map_err(|failure| {
+                let error = error::of_writing(failure);
+                match error.applied() {
+                    // What went before it may have been applied.
+                    Applied::No if in_doubt => StoreError::unknown(error.kind(), bare(&error)).caused_by(error),
+                    _ => error,
+                }
+            })
+    }
+
+    /// A request that writes what isn't ours, so that nobody can find out what an earlier attempt has done: it isn't sent
+    /// again where it may have been applied.
+    pub(crate) async fn write_once<T, W>(&self, give_up: Moment, send: impl Fn(Client) -> W) -> Result<T, StoreError>
+    where
+        W: Future<Output = Result<T, etcd_client::Error>>,
+    {
+        self.attempts(give_up, send, &mut false, Doubt::Stop).await.map_err(error::of_writing)
     }
 
     /// A request that changes no lock.
@@ -179,7 +198,7 @@ impl Link {
     where
         W: Future<Output = Result<T, etcd_client::Error>>,
     {
-        self.attempts(give_up, send, &mut false).await.map_err(error::of_reading)
+        self.attempts(give_up, send, &mut false, Doubt::SendAgain).await.map_err(error::of_reading)
     }
 
     async fn attempts<T, W>(
@@ -187,6 +206,7 @@ impl Link {
         give_up: Moment,
         send: impl Fn(Client) -> W,
         in_doubt: &mut bool,
+        doubt: Doubt,
     ) -> Result<T, Failure>
     where
         W: Future<Output = Result<T, etcd_client::Error>>,
@@ -203,7 +223,12 @@ impl Link {
             let failure = match connection {
                 Err(failure) => failure,
                 Ok(Connection { client, number }) => {
-                    let limit = self.attempt_timeout().min(give_up.since(self.clock.now()));
+                    let rest = give_up.since(self.clock.now());
+                    let limit = match doubt {
+                        Doubt::SendAgain => self.attempt_timeout().min(rest),
+                        // Nobody else is asked when this one says nothing.
+                        Doubt::Stop => rest,
+                    };
                     match self.within(limit, send(client)).await {
                         Some(Ok(answer)) => return Ok(answer),
                         outcome => {
@@ -218,7 +243,8 @@ impl Link {
                 }
             };
             let again = self.clock.now() + pause;
-            if failure.remedy() == Remedy::None || attempt >= most || again >= give_up {
+            let stops = *in_doubt && doubt == Doubt::Stop;
+            if stops || failure.remedy() == Remedy::None || attempt >= most || again >= give_up {
                 return Err(failure);
             }
             tracing::debug!(?failure, attempt, "an attempt failed; another follows");

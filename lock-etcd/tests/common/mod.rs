@@ -7,12 +7,12 @@ use std::{
 };
 
 use lock_core::{
-    AcquireRequest, Acquired, Clock, Grant, LockName, LockProvider, OsEntropy, OwnerId, ReleaseRequest, RenewRequest,
-    SystemClock, Waiting,
+    AcquireRequest, Acquired, Clock, Fence, FencingToken, Grant, LockName, LockProvider, OsEntropy, OwnerId,
+    ReleaseRequest, RenewRequest, Resource, SystemClock, Waiting,
 };
 use lock_etcd::{
-    Builder, EtcdLocks,
-    etcd_client::{Client, DeleteOptions, GetOptions},
+    Builder, EtcdFences, EtcdLocks,
+    etcd_client::{Client, DeleteOptions, GetOptions, KeyValue, SortOrder, SortTarget, TxnOp},
 };
 use testbed::{Missing, PrivateServer, Server};
 use tokio::{
@@ -61,6 +61,19 @@ impl<S: AsServer> Place<S> {
         self.builder().build().await.unwrap()
     }
 
+    pub(crate) async fn fences(&self) -> EtcdFences {
+        EtcdFences::builder(self.url()).prefix(&self.prefix).build().await.unwrap()
+    }
+
+    /// Where the data of a test is, apart from all that is ours.
+    pub(crate) fn data(&self, key: &str) -> String {
+        format!("{}data/{key}", self.prefix)
+    }
+
+    pub(crate) fn put(&self, key: &str, value: &str) -> TxnOp {
+        TxnOp::put(self.data(key), value, None)
+    }
+
     pub(crate) async fn operator(&self) -> Client {
         Client::connect([self.host_port()], None).await.unwrap()
     }
@@ -72,10 +85,33 @@ impl<S: AsServer> Place<S> {
         found.kvs().iter().map(|kv| kv.key_str().unwrap().trim_start_matches(&self.prefix).to_owned()).collect()
     }
 
+    /// All that is there, in the order in which the store wrote it.
+    pub(crate) async fn all(&self) -> Vec<Row> {
+        let options = GetOptions::new().with_prefix().with_sort(SortTarget::Mod, SortOrder::Ascend);
+        let found = self.operator().await.get(self.prefix.as_str(), Some(options)).await.unwrap();
+        let row = |kv: &KeyValue| Row {
+            key: kv.key_str().unwrap().trim_start_matches(&self.prefix).to_owned(),
+            value: kv.value().to_vec(),
+            modified: kv.mod_revision(),
+            version: kv.version(),
+        };
+        found.kvs().iter().map(row).collect()
+    }
+
     pub(crate) async fn delete(&self, beginning: &str) -> i64 {
         let all = DeleteOptions::new().with_prefix();
         self.operator().await.delete(format!("{}{beginning}", self.prefix), Some(all)).await.unwrap().deleted()
     }
+}
+
+/// What is under a key.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Row {
+    /// After the prefix.
+    pub(crate) key: String,
+    pub(crate) value: Vec<u8>,
+    pub(crate) modified: i64,
+    pub(crate) version: i64,
 }
 
 /// Both kinds of servers of the testbed.
@@ -145,6 +181,14 @@ pub(crate) fn unique() -> String {
 
 pub(crate) fn name(name: &str) -> LockName {
     LockName::new(name).unwrap()
+}
+
+pub(crate) fn fence(lock: &str, token: u64) -> Fence {
+    Fence::new(name(lock), FencingToken::new(token)).unwrap()
+}
+
+pub(crate) fn accounts() -> Resource {
+    Resource::new("accounts").unwrap()
 }
 
 pub(crate) fn ask(lock: &str, ttl: Duration) -> AcquireRequest {
