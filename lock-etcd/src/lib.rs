@@ -33,6 +33,28 @@
 //! counts. The read is the renewal's own look whether the holder's key is there. The end of a lease is counted from
 //! before the keep-alive was sent.
 //!
+//! # Fencing
+//!
+//! A holder that stood still may send its writes when the lock is somebody else's already. Where those go to etcd, they are
+//! refused there, in the transaction that would do them:
+//!
+//! - **The lock and the data in one cluster**: [`EtcdLocks::write`] does operations only if the grant holds its lock at the
+//!   store, and [`EtcdLocks::hold`] gives the compares for the application's own transactions. They compare the holder's
+//!   key, which is gone, or says so, after a release, a forced release and the end of its lease; while it is there, nobody
+//!   was granted the lock since. No register is kept.
+//! - **The lock elsewhere**, in any store: [`EtcdFences`] keeps the highest fence of each resource, and
+//!   [`EtcdFences::write`] does operations only if theirs isn't below it; or, where each grant is to write once, only if it
+//!   is above it ([`Pass`](lock_core::Pass)). A new holder raises it before its first read. [`EtcdFences::admit`] is for the
+//!   application's own transactions.
+//!
+//! Either is one message to the server, as a plain write is; under a register, the first write of a grant takes two where
+//! another process wrote last. A write that was refused has done nothing. One whose answer was lost may have been done, and
+//! that is told: it isn't sent again by itself, since nobody knows whether it may be done twice.
+//!
+//! What neither can do: fence a write that doesn't come in such a transaction. A cluster that was restored from a backup has
+//! the holders and the registers of that time; raise a register again before it is relied on. Programs that may write below
+//! the prefix of the keys can undo all this: give them no right to it.
+//!
 //! # Connections
 //!
 //! One, to one server at a time: the next one is asked when it fails, says nothing for a third of

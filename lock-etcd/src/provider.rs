@@ -36,6 +36,10 @@ struct Inner {
 }
 
 impl EtcdLocks {
+    pub(crate) fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
     /// Connects by URL, with the defaults of [`Builder`]: `etcd://user:password@host1:2379,host2:2379/` or, over TLS,
     /// `etcds://…`.
     ///

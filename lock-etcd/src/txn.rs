@@ -190,15 +190,18 @@ pub(crate) fn looked_at(answer: &TxnResponse) -> Result<Turn, StoreError> {
 /// That it is the first isn't compared again, which would read the whole line: nothing comes before an entry that was
 /// the first once.
 pub(crate) fn use_up(keys: &Keys, request: &AcquireRequest, tick: Tick, created: i64) -> Txn {
-    let own = keys.entry(&request.name, request.owner);
     let key = keys.tick(&request.name);
-    let there =
-        [Compare::create_revision(own.clone(), CompareOp::Equal, created), Compare::value(own, CompareOp::Less, LIVE)];
+    let there = is_there(&keys.entry(&request.name, request.owner), created);
     let put: Vec<_> = tick_put(keys, request).into_iter().collect();
     let open = Txn::new().when(there.clone()).and_then(put);
     let mut used = there.to_vec();
     used.push(is_used_up(key.clone(), tick));
     Txn::new().when(used).and_then([TxnOp::get(key, None)]).or_else([TxnOp::txn(open)])
+}
+
+/// Whether an entry is the one that was created then, and the lock isn't kept taken by nobody since.
+pub(crate) fn is_there(own: &[u8], created: i64) -> [Compare; 2] {
+    [Compare::create_revision(own, CompareOp::Equal, created), Compare::value(own, CompareOp::Less, LIVE)]
 }
 
 /// Reads the answer to [`use_up`].

@@ -1,7 +1,10 @@
-//! The check at the resource, where that is in etcd too: `register.rs` keeps the highest fence that a resource has seen next
-//! to the data, wherever the lock is.
+//! The check at the resource, where that is in etcd too.
+//!
+//! Two ways. `hold.rs`: the lock is in the same cluster, and its own key is compared in the write's transaction.
+//! `register.rs`: the lock may be anywhere, and the highest fence that a resource has seen is kept next to the data.
 
 mod config;
+mod hold;
 mod known;
 mod register;
 
