@@ -198,7 +198,7 @@ impl Builder {
         }
         Ok(Settings {
             session: Session::new(options, self.operation_timeout),
-            schema: Schema::new(self.schema.or(schema).as_deref().unwrap_or("leasehold"))?,
+            schema: self.schema.or(schema).as_deref().map_or_else(|| Ok(Schema::usual()), Schema::new)?,
             clock: self.clock,
             grace: self.grace,
             retention: self.retention,

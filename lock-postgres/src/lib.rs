@@ -23,6 +23,19 @@
 //! [`done`](lock_core::ReleaseRequest::done) waits for the disk, which others don't. A table of a version before ticks gets
 //! the column at the connect, by a role that owns it; else the error says what the administrator is to run.
 //!
+//! # Fencing
+//!
+//! [`PostgresTransactions`], where locks and data are in one database. `hold` in a transaction, or the whole of it by
+//! [`run_in_transaction`](lock_core::Lock::run_in_transaction): it is done only if its grant holds the lock at the server, and
+//! until it has ended nobody else is granted the lock, even if the lease expires, is given back or taken away. One round trip.
+//! It holds up neither renewals nor other locks. Who waits for the lock meanwhile asks ten times a second, since nothing tells of
+//! a transaction's end, and writes nothing; `inspect` calls the lock free. It needs the right to `UPDATE` the table `locks`.
+//! A process that stands still in such a transaction keeps the lock for as long as its connection lives: the server's
+//! `idle_in_transaction_session_timeout` bounds that, and what was written is undone then. All clients of these locks must know it: those of a version before it don't wait for such transactions.
+//!
+//! It refuses in a way that the transaction can't be committed afterwards. It doesn't fence what a
+//! transaction does elsewhere, nor what a program that doesn't ask writes.
+//!
 //! # Connections
 //!
 //! It opens up to four connections of its own ([`Builder::connections`]) and one more to `LISTEN` while somebody
@@ -52,6 +65,7 @@ pub use sqlx;
 mod config;
 mod connections;
 mod error;
+mod fence;
 mod group;
 mod operation;
 mod provider;
@@ -63,4 +77,5 @@ mod sweep;
 mod wake;
 
 pub use config::{Builder, Source};
+pub use fence::PostgresTransactions;
 pub use provider::PostgresLocks;

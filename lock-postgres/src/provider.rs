@@ -83,6 +83,10 @@ impl PostgresLocks {
         Schema::new(schema).map(|schema| schema::ddl(&schema))
     }
 
+    pub(crate) fn schema(&self) -> &Schema {
+        &self.inner.runner.schema
+    }
+
     pub(crate) async fn start(settings: Settings) -> Result<Self, StoreError> {
         let Settings { session, schema, clock, connect_timeout, .. } = settings;
         let channel = schema.channel();

@@ -42,7 +42,12 @@ fn upgrade(schema: &Schema) -> String {
 
 /// The sentence for a schema that isn't there.
 pub(crate) fn missing(said: &str) -> String {
-    format!("{said}: run the output of `leasehold schema postgres` in this database as its administrator")
+    unready(said, "`leasehold schema postgres`")
+}
+
+/// The sentence for something that isn't there, and what prints the statements that create it.
+fn unready(said: &str, printer: &str) -> String {
+    format!("{said}: run the output of {printer} in this database as its administrator")
 }
 
 /// What the server says of itself.
@@ -133,7 +138,7 @@ impl Server {
         if !may_create {
             return Err(StoreError::refused(ErrorKind::NotReady, missing(&lacking)));
         }
-        let done = execute(connection, &statements, &lacking).await;
+        let done = execute(connection, &statements, &lacking, missing).await;
         // Somebody else may have been faster: with this version, and nothing is lacking, or with another one.
         match (done, Self::probe(connection, schema, &[]).await) {
             (Ok(()), found) => found?.check_version(schema),
@@ -158,7 +163,12 @@ impl Server {
 }
 
 /// Runs statements that create what is lacking.
-async fn execute(connection: &mut PgConnection, statements: &str, lacking: &str) -> Result<(), StoreError> {
+async fn execute(
+    connection: &mut PgConnection,
+    statements: &str,
+    lacking: &str,
+    missing: fn(&str) -> String,
+) -> Result<(), StoreError> {
     // Several statements sent as one are one transaction, and leave none open when one of them fails. Whoever creates it
     // at the same time, as twenty processes of one fleet may, is waited for longer than for a lock's row.
     let patient = "SELECT set_config('lock_timeout', '0', true);";

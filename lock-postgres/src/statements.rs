@@ -12,6 +12,11 @@ pub(crate) const MAX_IDENTIFIER: usize = 63;
 pub(crate) struct Schema(String);
 
 impl Schema {
+    /// The one that is used unless another is named.
+    pub(crate) fn usual() -> Self {
+        Self("leasehold".to_owned())
+    }
+
     pub(crate) fn new(name: &str) -> Result<Self, StoreError> {
         let complaint = if name.is_empty() {
             "the schema's name can't be empty".to_owned()
@@ -34,13 +39,34 @@ impl Schema {
     /// Safe to execute: an identifier in double quotes ends at a double quote alone, and those are doubled
     /// (PostgreSQL manual, 4.1.1). Names of locks and all other data go as parameters.
     pub(crate) fn qualify(&self, template: &str) -> String {
+        self.template(template).fill(&[])
+    }
+
+    /// A statement with the quoted names put in, into which values go.
+    ///
+    /// A schema that is named like a placeholder is not replaced again: a template is read once.
+    pub(crate) fn template(&self, template: &str) -> Template {
         let schema = format!("\"{}\"", self.0.replace('"', "\"\""));
-        // A schema that is named like a placeholder must not be replaced again: so the statement is cut first.
-        template
-            .split("{{locks}}")
-            .map(|part| part.replace("{{schema}}", &schema))
-            .collect::<Vec<_>>()
-            .join(&format!("{schema}.\"locks\""))
+        let (mut pieces, mut text, mut rest) = (Vec::new(), String::new(), template);
+        while let Some((before, (word, after))) =
+            rest.split_once("{{").and_then(|(before, after)| Some((before, after.split_once("}}")?)))
+        {
+            text.push_str(before);
+            match word {
+                "schema" => text.push_str(&schema),
+                "locks" | "fences" => text.extend([&schema, ".\"", word, "\""]),
+                "guards" => text.push_str(&self.guards()),
+                value => pieces.push((std::mem::take(&mut text), value.to_owned())),
+            }
+            rest = after;
+        }
+        text.push_str(rest);
+        Template { pieces, end: text }
+    }
+
+    /// What the keys of this schema's guards are hashed with, so that they are others in each schema.
+    fn guards(&self) -> String {
+        format!("'{}'::bigint", fnv1a(&format!("leasehold guards:{}", self.0)).cast_signed())
     }
 
     /// The channel of this schema's wake-ups, no longer than an identifier. `NOTIFY` stays within one database.
@@ -51,6 +77,27 @@ impl Schema {
         }
         let cut = (0..=MAX_IDENTIFIER - 17).rev().find(|at| plain.is_char_boundary(*at)).unwrap_or(0);
         format!("{}~{:016x}", &plain[..cut], fnv1a(&plain))
+    }
+}
+
+/// A statement that lacks only its values.
+#[derive(Clone, Debug)]
+pub(crate) struct Template {
+    /// Text, and the name of the value that comes after it.
+    pieces: Vec<(String, String)>,
+    end: String,
+}
+
+impl Template {
+    /// The statement with these values, which are numbers and digits only: nothing is quoted. One that isn't named is empty.
+    pub(crate) fn fill(&self, values: &[(&str, &str)]) -> String {
+        let mut filled = String::with_capacity(1024);
+        for (text, name) in &self.pieces {
+            filled.push_str(text);
+            filled.push_str(values.iter().find(|(named, _)| named == name).map_or("", |(_, value)| *value));
+        }
+        filled.push_str(&self.end);
+        filled
     }
 }
 
@@ -98,6 +145,9 @@ mod tests {
         assert_eq!(schema.qualify("SELECT FROM {{locks}}"), "SELECT FROM \"a\"\".x; drop table y; --\".\"locks\"");
         let schema = Schema::new("{{locks}}").unwrap();
         assert_eq!(schema.qualify("{{schema}} {{locks}}"), "\"{{locks}}\" \"{{locks}}\".\"locks\"");
+        let schema = Schema::new("{{token}}").unwrap();
+        let filled = schema.template("{{token}} {{fences}} {{lock}}").fill(&[("token", "5"), ("lock", "78")]);
+        assert_eq!(filled, "5 \"{{token}}\".\"fences\" 78");
         for bad in ["", "a\0b", &"x".repeat(64)] {
             assert_eq!(Schema::new(bad).unwrap_err().kind(), ErrorKind::InvalidConfig, "{bad:?}");
         }

@@ -33,9 +33,10 @@ asked AS MATERIALIZED (
     WHERE durable.level IS NOT NULL  -- The planner drops what nobody reads.
 ),
 -- Ordered, so that all groups lock their rows in one order and none deadlocks with another.
-known AS MATERIALIZED (
+seen AS MATERIALIZED (
     SELECT
         asked.*,
+        hashtextextended(asked.name, {{guards}}) AS guard,
         l.name IS NULL OR l.free_at <= clock_timestamp() AS free,
         l.owner = asked.owner AND l.expires_at > clock_timestamp() AS mine,
         coalesce(l.last_tick >= asked.tick, false) AS used_up,
@@ -49,6 +50,19 @@ known AS MATERIALIZED (
     LEFT JOIN {{locks}} AS l ON l.name = asked.name
     ORDER BY asked.name
 ),
+-- A free lock isn't granted while a transaction is open that was begun under an earlier grant: it holds the lock's guard,
+-- which is shared (fence_hold.sql). So we ask for it alone, without waiting, and let go at once. That is enough: a transaction
+-- that comes after this look finds the grant over, as we did, or the next one made. Kept until the commit, a group of a
+-- thousand would fill the table of locks that the whole server shares.
+known AS MATERIALIZED (
+    SELECT
+        seen.*,
+        CASE WHEN free AND NOT used_up THEN
+            CASE WHEN pg_try_advisory_lock(guard) THEN NOT pg_advisory_unlock(guard) ELSE true END
+        ELSE false END AS guarded
+    FROM seen
+    ORDER BY name
+),
 taken AS (
     INSERT INTO {{locks}} AS l (name, owner, token, granted_at, expires_at, free_at, wanted_until, holder, last_tick)
     SELECT
@@ -59,7 +73,9 @@ taken AS (
     FROM (
         -- Who is refused by what was there when the statement began writes nothing, not even a lock on the row. A tick
         -- that was used up stays so, and is told of whoever doesn't ask again for what is his.
-        SELECT *, clock_timestamp() AS at FROM known WHERE mine OR ((free OR mark) AND NOT used_up) OFFSET 0
+        SELECT *, clock_timestamp() AS at FROM known
+        WHERE mine OR (((free AND NOT guarded) OR mark) AND NOT used_up)
+        OFFSET 0
     ) AS wanted
     ON CONFLICT (name) DO UPDATE SET (
         owner, token, granted_at, expires_at, free_at, wanted_until, holder, last_tick
@@ -79,7 +95,9 @@ taken AS (
             SELECT
                 at,
                 used_up,
-                l.free_at <= at AND NOT used_up AS free,
+                CASE WHEN l.free_at <= at AND NOT used_up THEN
+                    CASE WHEN pg_try_advisory_lock(guard) THEN pg_advisory_unlock(guard) ELSE false END
+                ELSE false END AS free,
                 l.owner = excluded.owner AND l.expires_at > at AS mine,
                 excluded.expires_at - excluded.granted_at AS ttl,
                 excluded.free_at - excluded.expires_at AS grace,
@@ -87,6 +105,7 @@ taken AS (
             FROM (
                 SELECT
                     clock_timestamp() AS at,
+                    hashtextextended(l.name, {{guards}}) AS guard,
                     coalesce(l.last_tick >= ((SELECT by_name FROM ticks) ->> l.name)::bigint, false) AS used_up
                 OFFSET 0
             ) AS look
@@ -106,7 +125,11 @@ SELECT
     CASE WHEN taken.expires_at > clock_timestamp() THEN taken.owner END::text AS owner,
     taken.token,
     CASE WHEN taken.owner IS NOT NULL AND taken.expires_at > clock_timestamp() THEN taken.holder END::text AS holder,
-    floor(extract(epoch FROM taken.free_at - clock_timestamp()) * 1000000)::bigint AS remaining,
+    -- Free, and yet not granted: guarded. Nobody tells of its end, so it is asked for again soon.
+    CASE WHEN taken.free_at > clock_timestamp()
+        THEN floor(extract(epoch FROM taken.free_at - clock_timestamp()) * 1000000)::bigint
+        ELSE 100000
+    END AS remaining,
     taken.last_tick
 FROM taken
 UNION ALL
@@ -117,8 +140,10 @@ SELECT
     NULL,
     NULL,
     known.held_by::text,
-    CASE WHEN known.free_at > clock_timestamp()
-        THEN floor(extract(epoch FROM known.free_at - clock_timestamp()) * 1000000)::bigint
+    CASE
+        WHEN known.guarded THEN 100000
+        WHEN known.free_at > clock_timestamp()
+            THEN floor(extract(epoch FROM known.free_at - clock_timestamp()) * 1000000)::bigint
     END,
     known.last_tick
 FROM known

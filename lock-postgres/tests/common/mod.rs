@@ -1,6 +1,7 @@
 //! A database for one test: the testbed's server, and a schema and a role of the test's own.
 #![allow(dead_code, reason = "each file of tests uses a part of it")]
 
+pub(crate) mod ledger;
 pub(crate) mod pooler;
 
 use std::{
@@ -9,8 +10,8 @@ use std::{
 };
 
 use lock_core::{
-    AcquireRequest, Acquired, Clock, Grant, LockName, LockProvider, OsEntropy, OwnerId, ReleaseRequest, RenewRequest,
-    SystemClock,
+    AcquireRequest, Acquired, Clock, Fence, Grant, LockName, LockProvider, OsEntropy, OwnerId, ReleaseRequest,
+    RenewRequest, SystemClock,
 };
 use lock_postgres::{Builder, PostgresLocks};
 use sqlx::{AssertSqlSafe, PgPool, postgres::PgPoolOptions};
@@ -115,4 +116,13 @@ pub(crate) fn give_back(request: &AcquireRequest, grant: Grant) -> ReleaseReques
 
 pub(crate) fn again(request: &AcquireRequest, grant: Grant) -> RenewRequest {
     RenewRequest::new(request.name.clone(), request.owner, grant.token, request.ttl)
+}
+
+/// The fence of this grant.
+pub(crate) fn fence_of(request: &AcquireRequest, grant: Grant) -> Fence {
+    Fence::new(request.name.clone(), grant.token).unwrap()
+}
+
+pub(crate) async fn pass(by: Duration) {
+    SystemClock.sleep_until(SystemClock.now() + by).await;
 }

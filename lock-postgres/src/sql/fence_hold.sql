@@ -1,0 +1,10 @@
+-- Makes nobody else be granted this lock before the transaction ends, and then looks whether this grant still holds it: a row
+-- if so. In one message, and two statements: the look must come after whatever was waited for, and so needs a later snapshot.
+-- {{lock}} the name in hex digits; {{token}}
+SELECT pg_advisory_xact_lock_shared(hashtextextended(convert_from(decode('{{lock}}', 'hex'), 'UTF8') COLLATE "C", {{guards}}));
+SELECT current_setting('transaction_isolation') AS isolation
+FROM {{locks}} AS l
+WHERE l.name = convert_from(decode('{{lock}}', 'hex'), 'UTF8') COLLATE "C"
+    AND l.token = {{token}} AND l.owner IS NOT NULL AND l.expires_at > clock_timestamp()
+-- Keeps the row from being deleted: nobody could say then who is guarded. Renewals and releases don't wait for it.
+FOR KEY SHARE OF l
