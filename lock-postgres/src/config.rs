@@ -19,9 +19,9 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Where the connect options come from: an application's pool or a URL.
 pub struct Source(Result<Given, StoreError>);
 
-struct Given {
-    options: PgConnectOptions,
-    schema: Option<String>,
+pub(crate) struct Given {
+    pub(crate) options: PgConnectOptions,
+    pub(crate) schema: Option<String>,
 }
 
 impl From<PgPool> for Source {
@@ -211,7 +211,7 @@ impl Builder {
     }
 }
 
-fn parse(url: &str) -> Result<Given, StoreError> {
+pub(crate) fn parse(url: &str) -> Result<Given, StoreError> {
     // The parser's own errors don't quote the URL, which may hold a password; nor may ours.
     let mut url = Url::parse(url).map_err(|error| invalid(format!("the URL can't be understood: {error}")))?;
     if !matches!(url.scheme(), "postgres" | "postgresql") {

@@ -33,8 +33,12 @@
 //! A process that stands still in such a transaction keeps the lock for as long as its connection lives: the server's
 //! `idle_in_transaction_session_timeout` bounds that, and what was written is undone then. All clients of these locks must know it: those of a version before it don't wait for such transactions.
 //!
-//! It refuses in a way that the transaction can't be committed afterwards. It doesn't fence what a
-//! transaction does elsewhere, nor what a program that doesn't ask writes.
+//! [`PostgresFences`], where the lock is elsewhere: the table `<schema>.fences` keeps the highest token of each resource, and
+//! `admit` judges and raises it in the transaction that writes. One round trip, and no version of the row unless it raises. It
+//! holds the resource's row to the end of the transaction, so the writers of one resource are done one by one.
+//!
+//! Both refuse in a way that the transaction can't be committed afterwards. Neither fences what a transaction does elsewhere, nor
+//! what a program that doesn't ask writes.
 //!
 //! # Connections
 //!
@@ -77,5 +81,5 @@ mod sweep;
 mod wake;
 
 pub use config::{Builder, Source};
-pub use fence::PostgresTransactions;
+pub use fence::{FencesBuilder, PostgresFences, PostgresTransactions};
 pub use provider::PostgresLocks;

@@ -46,7 +46,7 @@ pub(crate) fn missing(said: &str) -> String {
 }
 
 /// The sentence for something that isn't there, and what prints the statements that create it.
-fn unready(said: &str, printer: &str) -> String {
+pub(crate) fn unready(said: &str, printer: &str) -> String {
     format!("{said}: run the output of {printer} in this database as its administrator")
 }
 
@@ -163,7 +163,7 @@ impl Server {
 }
 
 /// Runs statements that create what is lacking.
-async fn execute(
+pub(crate) async fn execute(
     connection: &mut PgConnection,
     statements: &str,
     lacking: &str,

@@ -1,8 +1,12 @@
 //! The check at the resource, where the data is in PostgreSQL: in the transaction that writes them.
 
+mod builder;
 mod guard;
+mod register;
 
+pub use builder::FencesBuilder;
 pub use guard::PostgresTransactions;
+pub use register::PostgresFences;
 
 use std::sync::Arc;
 
@@ -11,6 +15,7 @@ use sqlx::{AssertSqlSafe, PgConnection, postgres::PgRow};
 
 use crate::{
     error,
+    schema::unready,
     statements::{Schema, Template},
 };
 
@@ -69,6 +74,7 @@ fn of_fence(error: sqlx::Error, applied: Applied, table: &str) -> StoreError {
             );
             (ErrorKind::Denied, message)
         }
+        "42P01" | "3F000" if table == "fences" => (ErrorKind::NotReady, unready(said, "PostgresFences::ddl")),
         "25P02" => {
             let message = "the transaction has failed before, and can only be rolled back".to_owned();
             (ErrorKind::Other, message)

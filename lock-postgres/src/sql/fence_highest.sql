@@ -1,0 +1,5 @@
+-- What the resource has seen.
+-- {{resource}} its name in hex digits
+SELECT f.lock::text AS lock, f.token
+FROM {{fences}} AS f
+WHERE f.resource = convert_from(decode('{{resource}}', 'hex'), 'UTF8') COLLATE "C"

@@ -1,0 +1,65 @@
+//! The fence behind a pooler in transaction mode, before a database whose transactions are serializable by default.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what went wrong by failing")]
+
+mod common;
+
+use common::{ask, fence_of, pooler::Pooler, seconds, take};
+use lock_core::{Acquired, FenceError, FenceRegister, LockProvider, Pass, Resource, Transactions};
+use lock_postgres::{
+    PostgresFences,
+    sqlx::{
+        self, AssertSqlSafe, ConnectOptions as _, PgPool,
+        postgres::{PgConnectOptions, PgPoolOptions},
+    },
+};
+
+async fn pool(pooler: &Pooler) -> PgPool {
+    let options: PgConnectOptions = pooler.url().parse().unwrap();
+    // What PgBouncer takes, and nothing that stays in a session.
+    let options = options.extra_float_digits(None).statement_cache_capacity(0).disable_statement_logging();
+    PgPoolOptions::new().max_connections(3).connect_with(options).await.unwrap()
+}
+
+async fn a_guarded_transaction_and_a_register_work_behind_a_pooler() {
+    let pooler = Pooler::new().await;
+    let locks = pooler.locks().await;
+    let pool = pool(&pooler).await;
+    let transactions = locks.transactions(pool.clone());
+    let (request, grant) = take(&locks, "x").await;
+    let fence = fence_of(&request, grant);
+    let tx = transactions.begin(&fence).await.unwrap();
+    assert!(locks.force_release(&request.name).await.unwrap());
+    for _ in 0..3 {
+        assert!(matches!(locks.acquire(&ask("x", seconds(30))).await.unwrap(), Acquired::Held(_)));
+    }
+    tx.rollback().await.unwrap();
+    assert!(matches!(transactions.begin(&fence).await, Err(FenceError::NotHeld(_))));
+    let (request, grant) = take(&locks, "x").await;
+    let fence = fence_of(&request, grant);
+    let tx = transactions.begin(&fence).await.unwrap();
+    transactions.commit(tx, &fence).await.unwrap();
+
+    let fences = PostgresFences::builder(pool.clone()).schema(&pooler.place.schema).build().await.unwrap();
+    let resource = Resource::new("accounts").unwrap();
+    fences.raise(&resource, &fence, Pass::Again).await.unwrap();
+    let mut tx = pool.begin().await.unwrap();
+    fences.admit(&mut tx, &resource, &fence, Pass::Again).await.unwrap();
+    tx.commit().await.unwrap();
+    let old = format!("1@{}", fence.lock()).parse::<lock_core::Fence>().unwrap();
+    assert!(matches!(fences.raise(&resource, &old, Pass::Again).await, Err(FenceError::Stale(_))));
+    // Nothing stays in the sessions that others get.
+    let left: i64 = {
+        let sql = "SELECT (SELECT count(*) FROM pg_prepared_statements) + (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory')";
+        let mut connection = pool.acquire().await.unwrap();
+        let row = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_one(&mut *connection).await.unwrap();
+        sqlx::Row::get(&row, 0)
+    };
+    assert_eq!(left, 0);
+    pool.close().await;
+    drop(locks);
+    pooler.clear().await;
+}
+
+testbed::server_tests!(testbed::tests::private_pgbouncer_can_be_had =>
+    a_guarded_transaction_and_a_register_work_behind_a_pooler,
+);
