@@ -33,7 +33,7 @@ async fn a_guarded_transaction_holds_up_the_take_over_until_it_ends() {
     let guard = SqliteTransactions::new(pool.clone());
     let lease = locks.lock("x").ttl(ttl).acquire().await.unwrap();
 
-    let mut transaction = immediate(&pool).await;
+    let mut transaction = pool.begin().await.unwrap();
     guard.hold(&mut transaction, &lease).await.unwrap();
     let held_at = SystemClock.now();
     let ending = Arc::new(AtomicBool::new(false));
