@@ -1,4 +1,4 @@
-//! Fencing under fire: processes that stand still for longer than their leases, and then go on writing.
+//! What is written to.
 
 use async_trait::async_trait;
 use lock_core::{FenceError, Lease};

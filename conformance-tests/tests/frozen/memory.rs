@@ -1,0 +1,191 @@
+//! A list in the memory of the test program itself, served to its child processes over loopback: what the workload is
+//! tested on, with no store's code on the way but that of the core.
+
+use std::{
+    collections::HashMap,
+    io::{self, BufRead, BufReader, Write},
+    net::{TcpListener, TcpStream},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use conformance_tests::FencedList;
+use lock_core::{
+    ErrorKind, Fence, FenceError, FencingToken, Lease, MemoryFences, OtherLock, Pass, Resource, Stale, StoreError,
+};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt},
+    sync::Mutex as AsyncMutex,
+};
+
+#[derive(Serialize, Deserialize)]
+struct Asked {
+    list: String,
+    what: What,
+}
+
+#[derive(Serialize, Deserialize)]
+enum What {
+    Append(Fence, String),
+    AppendUnfenced(String),
+    /// Only the check.
+    Raise(Fence),
+    Entries,
+}
+
+#[derive(Serialize, Deserialize)]
+enum Answer {
+    Done,
+    Stale(FencingToken),
+    OtherLock(String),
+    Failed(String),
+    Entries(Vec<String>),
+}
+
+#[derive(Default)]
+struct Kept {
+    fences: MemoryFences,
+    lists: Mutex<HashMap<String, Vec<String>>>,
+}
+
+/// Serves lists until this process ends; where, as `host:port`.
+pub(crate) fn serve() -> io::Result<String> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?.to_string();
+    let kept = Arc::new(Kept::default());
+    std::thread::spawn(move || {
+        for client in listener.incoming().map_while(Result::ok) {
+            let kept = kept.clone();
+            std::thread::spawn(move || kept.attend(&client));
+        }
+    });
+    Ok(address)
+}
+
+impl Kept {
+    /// Answers one client until it is gone.
+    fn attend(&self, client: &TcpStream) -> io::Result<()> {
+        client.set_nodelay(true)?;
+        for line in BufReader::new(client).lines() {
+            let answer = self.answer(serde_json::from_str(&line?)?);
+            let mut line = serde_json::to_string(&answer)?;
+            line.push('\n');
+            (&*client).write_all(line.as_bytes())?;
+        }
+        Ok(())
+    }
+
+    fn answer(&self, Asked { list, what }: Asked) -> Answer {
+        let push = |entry| self.lists.lock().unwrap().entry(list.clone()).or_default().push(entry);
+        let resource = Resource::new(&list).unwrap();
+        let done = match what {
+            What::Append(fence, entry) => self.fences.write(&resource, &fence, Pass::Again, || push(entry)),
+            What::Raise(fence) => self.fences.write(&resource, &fence, Pass::Again, || ()),
+            What::AppendUnfenced(entry) => {
+                push(entry);
+                Ok(())
+            }
+            What::Entries => {
+                return Answer::Entries(self.lists.lock().unwrap().get(&list).cloned().unwrap_or_default());
+            }
+        };
+        match done {
+            Ok(()) => Answer::Done,
+            Err(FenceError::Stale(stale)) => Answer::Stale(stale.highest),
+            Err(FenceError::OtherLock(other)) => Answer::OtherLock(other.fenced_by.as_str().to_owned()),
+            Err(error) => Answer::Failed(error.to_string()),
+        }
+    }
+}
+
+type Connection = tokio::io::BufReader<tokio::net::TcpStream>;
+
+/// A client of a served list.
+pub(crate) struct ServedList {
+    address: String,
+    name: String,
+    checks_before: bool,
+    /// Taken out while a request is under way: one that is broken off leaves none behind.
+    connection: AsyncMutex<Option<Connection>>,
+}
+
+/// A list whose register is checked in the same step as the write.
+pub(crate) async fn register_list(address: &str, name: &str) -> Arc<dyn FencedList> {
+    Arc::new(ServedList::new(address, name, false))
+}
+
+/// The flaw that everybody makes first: the token is checked, and then the entry is written.
+pub(crate) async fn checked_before_list(address: &str, name: &str) -> Arc<dyn FencedList> {
+    Arc::new(ServedList::new(address, name, true))
+}
+
+impl ServedList {
+    fn new(address: &str, name: &str, checks_before: bool) -> Self {
+        Self { address: address.to_owned(), name: name.to_owned(), checks_before, connection: AsyncMutex::default() }
+    }
+
+    async fn ask(&self, what: What) -> Result<Answer, FenceError> {
+        let failed = |error| StoreError::unknown(ErrorKind::Unreachable, "the list's server is gone").caused_by(error);
+        Ok(self.talk(what).await.map_err(failed)?)
+    }
+
+    async fn talk(&self, what: What) -> io::Result<Answer> {
+        let mut kept = self.connection.lock().await;
+        let mut connection = match kept.take() {
+            Some(connection) => connection,
+            None => {
+                let stream = tokio::net::TcpStream::connect(&self.address).await?;
+                stream.set_nodelay(true)?;
+                tokio::io::BufReader::new(stream)
+            }
+        };
+        let mut line = serde_json::to_string(&Asked { list: self.name.clone(), what })?;
+        line.push('\n');
+        connection.write_all(line.as_bytes()).await?;
+        line.clear();
+        connection.read_line(&mut line).await?;
+        let answer = serde_json::from_str(&line)?;
+        *kept = Some(connection);
+        Ok(answer)
+    }
+
+    async fn fenced(&self, fence: Fence, what: What) -> Result<(), FenceError> {
+        let resource = Resource::new(&self.name)?;
+        let (lock, token) = (fence.lock().clone(), fence.token());
+        match self.ask(what).await? {
+            Answer::Done => Ok(()),
+            Answer::Stale(highest) => Err(Stale { resource, lock, token, highest }.into()),
+            Answer::OtherLock(fenced_by) => {
+                Err(OtherLock { resource, fenced_by: lock_core::LockName::new(fenced_by)?, lock }.into())
+            }
+            Answer::Failed(error) => Err(StoreError::refused(ErrorKind::Other, error).into()),
+            Answer::Entries(_) => Err(StoreError::unknown(ErrorKind::Corrupt, "an answer to another question").into()),
+        }
+    }
+}
+
+#[async_trait]
+impl FencedList for ServedList {
+    async fn append(&self, lease: &Lease, entry: &str) -> Result<(), FenceError> {
+        let fence = lease.fence()?;
+        if self.checks_before {
+            self.fenced(fence.clone(), What::Raise(fence)).await?;
+            std::thread::sleep(Duration::from_millis(10));
+            return self.append_unfenced(entry).await;
+        }
+        self.fenced(fence.clone(), What::Append(fence, entry.to_owned())).await
+    }
+
+    async fn append_unfenced(&self, entry: &str) -> Result<(), FenceError> {
+        self.ask(What::AppendUnfenced(entry.to_owned())).await.map(drop)
+    }
+
+    async fn entries(&self) -> Result<Vec<String>, FenceError> {
+        match self.ask(What::Entries).await? {
+            Answer::Entries(entries) => Ok(entries),
+            _ => Err(StoreError::unknown(ErrorKind::Corrupt, "an answer to another question").into()),
+        }
+    }
+}
