@@ -68,6 +68,12 @@
 //! [`MemoryHarness`] is a harness to read first. What a *capability* of the store rules out (waiters that aren't woken by events) is
 //! ignored in the same way; there is no list of exceptions.
 //!
+//! # Fencing
+//!
+//! Beyond locks, a store may keep the highest token of each resource, and do a write only together with that check. What
+//! every such register keeps is in [`registers`]; that late writes are refused indeed, by a register or by the lock itself,
+//! is shown by processes that are frozen while they write: [`frozen`].
+//!
 //! # What a run promises
 //!
 //! - Names are random for each property and run, so properties run at the same time on one store, eight at once. Those
@@ -97,6 +103,7 @@ pub mod leases;
 mod memory;
 pub mod people;
 mod proxy;
+pub mod registers;
 mod results;
 mod runner;
 mod scripts;
