@@ -11,11 +11,14 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     process::{Child, ChildStdin, ChildStdout, Command},
+    sync::Notify,
     task::JoinHandle,
+    time::timeout,
 };
 
 use super::{
     history::History,
+    words::Said,
     writer::{PLAN, Plan},
 };
 use crate::{
@@ -39,6 +42,8 @@ struct Process {
     child: Child,
     orders: ChildStdin,
     listener: JoinHandle<Outcome>,
+    /// Tells of each attempt as it begins.
+    tries: Arc<Notify>,
     frozen_until: Option<Moment>,
 }
 
@@ -84,6 +89,12 @@ impl Herd {
     /// Who isn't frozen.
     pub(super) fn awake(&self) -> Vec<usize> {
         (0..self.processes.len()).filter(|writer| self.processes[*writer].frozen_until.is_none()).collect()
+    }
+
+    /// Returns when a writer begins its next append, if it does so soon.
+    pub(super) async fn next_try(&self, writer: usize) {
+        // It is as good to freeze one that doesn't.
+        _ = timeout(Duration::from_millis(50), self.processes[writer].tries.notified()).await;
     }
 
     /// Stops a process wherever it is, all of its threads.
@@ -142,8 +153,9 @@ impl Process {
         let missing = || Failure::new("a child process without pipes");
         let orders = child.stdin.take().ok_or_else(missing)?;
         let out = child.stdout.take().ok_or_else(missing)?;
-        let listener = tokio::spawn(listen(plan.writer, out, heard.clone()));
-        Ok(Self { child, orders, listener, frozen_until: None })
+        let tries = Arc::<Notify>::default();
+        let listener = tokio::spawn(listen(plan.writer, out, heard.clone(), tries.clone()));
+        Ok(Self { child, orders, listener, tries, frozen_until: None })
     }
 
     fn signal(&self, signal: Signal) -> Outcome {
@@ -153,11 +165,14 @@ impl Process {
 }
 
 /// Reads as fast as is said: a full pipe would hold a writer up between its write and its word about it.
-async fn listen(writer: usize, out: ChildStdout, heard: Arc<Mutex<History>>) -> Outcome {
+async fn listen(writer: usize, out: ChildStdout, heard: Arc<Mutex<History>>, tries: Arc<Notify>) -> Outcome {
     let mut lines = BufReader::new(out).lines();
     while let Some(line) = lines.next_line().await? {
         let said = serde_json::from_str(&line)
             .map_err(|error| Failure::new(format!("writer {writer} said {line:?}: {error}")))?;
+        if matches!(said, Said::Tries(..)) {
+            tries.notify_waiters();
+        }
         heard.lock().unwrap_or_else(PoisonError::into_inner).hear(writer, said)?;
     }
     Ok(())

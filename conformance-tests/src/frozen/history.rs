@@ -157,6 +157,17 @@ impl History {
         self.freezes.iter().filter(held).count()
     }
 
+    /// How many freezes fell between an attempt and its acknowledgement.
+    pub(super) fn frozen_in_mid_write(&self) -> usize {
+        let writes = |freeze: &&Freeze| {
+            self.attempts.iter().any(|(entry, Attempt { tried, fate })| {
+                let ended = if let Fate::Acked(at) = fate { Some(*at) } else { None };
+                entry.writer == freeze.writer && *tried <= freeze.at && ended.is_some_and(|ended| freeze.at < ended)
+            })
+        };
+        self.freezes.iter().filter(writes).count()
+    }
+
     /// How many grants were made while the one before had not been let go by its holder.
     pub(super) fn takeovers(&self) -> usize {
         let mut holds: Vec<Hold> = self.holds.values().flatten().copied().collect();
@@ -331,6 +342,12 @@ mod tests {
             history.freeze(writer, at);
         }
         assert_eq!((history.freezes(), history.holders_frozen()), (5, 3));
+        assert_eq!(history.frozen_in_mid_write(), 0);
+        // The second attempt is writer 1's, from 3 to 4.
+        for (writer, at) in [(1, 2), (1, 3), (0, 3), (1, 4)] {
+            history.freeze(writer, at);
+        }
+        assert_eq!(history.frozen_in_mid_write(), 1);
     }
 
     #[test]

@@ -150,6 +150,12 @@ impl FrozenWriters {
             herd.thaw(at)?;
             if at >= freeze_at {
                 if let Some(writer) = self.victim(herd, &chance) {
+                    // Half of them in mid-write: between a check and its write, where those are two steps. The others fall
+                    // where they fall, mostly between the look at the lease and the write.
+                    if chance.next_u64().is_multiple_of(2) {
+                        herd.next_try(writer).await;
+                        sleep(Duration::from_millis(chance.next_u64() % 3)).await;
+                    }
                     herd.freeze(writer, now() + self.times(1.2, 2.5, &chance))?;
                 }
                 freeze_at = at + self.times(0.1, 0.8, &chance);

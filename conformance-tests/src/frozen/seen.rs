@@ -20,6 +20,8 @@ pub struct Seen {
     pub freezes: usize,
     /// How often it held the lock then.
     pub holders_frozen: usize,
+    /// How often it was between an attempt and its acknowledgement then.
+    pub mid_write: usize,
     /// How many grants were made while the holder before hadn't let go.
     pub takeovers: usize,
     /// How many tokens fell from one entry to the next.
@@ -41,6 +43,7 @@ impl Seen {
             writers: history.writers(),
             freezes: history.freezes(),
             holders_frozen: history.holders_frozen(),
+            mid_write: history.frozen_in_mid_write(),
             takeovers: history.takeovers(),
             falls,
             took,
@@ -68,14 +71,15 @@ impl fmt::Display for Seen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} appends acknowledged by {} writers, {} refused, {} failed; {} freezes, {} of a holder; {} takeovers; \
-             {} falling tokens; {:.1?}, seed {}",
+            "{} appends acknowledged by {} writers, {} refused, {} failed; {} freezes, {} of a holder, {} in mid-write; \
+             {} takeovers, {} falling tokens; {:.1?}, seed {}",
             self.acknowledged,
             self.writers,
             self.refused,
             self.failed,
             self.freezes,
             self.holders_frozen,
+            self.mid_write,
             self.takeovers,
             self.falls,
             self.took,
