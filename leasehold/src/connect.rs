@@ -89,7 +89,7 @@ pub fn schema_ddl(store: &str, schema: Option<&str>) -> Result<String, StoreErro
     }
 }
 
-fn scheme(url: &str) -> Result<String, StoreError> {
+pub(crate) fn scheme(url: &str) -> Result<String, StoreError> {
     match url.split_once(':') {
         // The characters of a scheme, as RFC 3986 has them (section 3.1).
         Some((scheme, _))
@@ -106,7 +106,7 @@ fn scheme(url: &str) -> Result<String, StoreError> {
 }
 
 /// Why a scheme leads nowhere: its feature is off, or nobody knows it.
-fn not_here(scheme: &str) -> StoreError {
+pub(crate) fn not_here(scheme: &str) -> StoreError {
     let named = |store: &&Store| store.schemes.contains(&scheme) || store.feature == Some(scheme);
     let known = STORES.iter().find(named).and_then(|store| store.feature);
     let message = match known {

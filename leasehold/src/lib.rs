@@ -38,15 +38,19 @@
 #[path = "private.rs"]
 pub mod __private;
 mod connect;
+mod fences;
 mod installed;
 #[cfg(feature = "metrics")]
 pub mod metrics;
 
 pub use connect::{connect, schema_ddl};
+pub use fences::connect_fences;
 pub use installed::{install, installed, with_locks};
 pub use lock_core::*;
 #[cfg(feature = "etcd")]
 pub use lock_etcd as etcd;
+#[cfg(any(feature = "tower", feature = "object-store"))]
+pub use lock_fence as fence;
 #[cfg(feature = "macros")]
 pub use lock_macros::locked;
 #[cfg(feature = "mongo")]

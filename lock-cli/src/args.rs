@@ -38,6 +38,9 @@ pub(crate) enum Task {
     List(List),
     /// Take a lock away from whoever holds it
     Release(Release),
+    /// Refuse what comes late: check a fencing token at the resource it is to write
+    #[command(subcommand)]
+    Fence(Fence),
     /// Print the statements that set a store up, for its administrator
     Schema(Schema),
 }
@@ -58,7 +61,8 @@ When somebody takes the lock away by force, it is ended as soon as the next rene
 The command's stdin, stdout and stderr are passed through. It runs in a process group of its own; INT, TERM, HUP, \
 QUIT, USR1 and USR2 are passed on to that group. What is left of the group when the command ends is ended too. \
 It sees LEASEHOLD_LOCK, LEASEHOLD_TOKEN (a fencing token: a number that rises with each grant; hand it to what the \
-command writes to, so that late writes can be refused), LEASEHOLD_OWNER and LEASEHOLD_STORE_KIND.",
+command writes to, so that late writes can be refused: see `leasehold fence --help`), LEASEHOLD_FENCE (both in one word, for \
+the header Fencing-Token), LEASEHOLD_OWNER and LEASEHOLD_STORE_KIND.",
     after_help = "\
 Exit codes:
   the command's own, or 128+n if signal n ended it
@@ -175,6 +179,124 @@ pub(crate) struct Release {
     pub(crate) speech: Speech,
 }
 
+/// What is to be done with the fence of a resource.
+#[derive(Debug, Subcommand)]
+#[command(after_help = "\
+A process that stood still for longer than its lease doesn't know it, and may write when somebody else holds the lock. \
+So each write says under which grant it is made, and the resource refuses a lower token than it has seen. The highest token \
+of each resource is kept in the store that --store names.
+
+The check and what a shell script does after it are two steps: what is written in the moment between is not refused. \
+Programs that write to a database do both in one (docs/fencing.md).
+
+Examples, in a script under `leasehold run nightly -- ./report.sh`:
+  leasehold fence run report -- cp new.csv /srv/report.csv      not done if a later run has written
+  leasehold fence check report \"$LEASEHOLD_TOKEN\" || exit 1
+  curl -H \"Fencing-Token: $LEASEHOLD_FENCE\" -T new.csv https://ledger/report")]
+pub(crate) enum Fence {
+    /// Take a token in, or refuse it: exits 0 if it passes, and then lower ones are refused from now on
+    Check(FenceCheck),
+    // No doc comment here: it would take the place of the long text below.
+    Run(FenceRun),
+    /// Show the highest token that a resource has seen
+    Show(FenceShow),
+    /// Forget what a resource has seen, so that another lock can fence it
+    Forget(FenceForget),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FenceCheck {
+    /// What is to be written: 1 to 512 bytes of UTF-8
+    pub(crate) resource: String,
+    /// Under which grant: a number with --lock, or TOKEN@LOCK
+    #[arg(allow_hyphen_values = true)]
+    pub(crate) token: String,
+    #[command(flatten)]
+    pub(crate) rules: FenceRules,
+    #[command(flatten)]
+    pub(crate) store: StoreArg,
+    #[command(flatten)]
+    pub(crate) json: JsonArg,
+    #[command(flatten)]
+    pub(crate) speech: Speech,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    override_usage = "leasehold fence run [OPTIONS] RESOURCE -- COMMAND [ARG]...",
+    about = "Run a command only if its token passes",
+    long_about = "\
+Run a command only if its token passes.
+
+The token and its lock are those that `leasehold run` has put into LEASEHOLD_TOKEN and LEASEHOLD_LOCK, unless --token and \
+--lock say otherwise. From the check on lower tokens are refused. The command takes the place of this process.",
+    after_help = "\
+Exit codes:
+  the command's own
+    1  refused: a later grant has written, or the resource is fenced by another lock (-E)
+   64  wrong usage, token, name or store URL
+   69  the store can't be reached or used: nothing was run
+  126  the command can't be run       127  the command was not found"
+)]
+pub(crate) struct FenceRun {
+    /// What is to be written: 1 to 512 bytes of UTF-8
+    pub(crate) resource: String,
+    /// The command and its arguments
+    #[arg(last = true, value_name = "COMMAND", required = true)]
+    pub(crate) command: Vec<OsString>,
+    /// Under which grant: a number with --lock, or TOKEN@LOCK
+    #[arg(long, env = "LEASEHOLD_TOKEN", allow_hyphen_values = true)]
+    pub(crate) token: String,
+    #[command(flatten)]
+    pub(crate) rules: FenceRules,
+    #[command(flatten)]
+    pub(crate) store: StoreArg,
+    #[command(flatten)]
+    pub(crate) speech: Speech,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FenceRules {
+    /// Of which lock the token is
+    #[arg(long, env = "LEASEHOLD_LOCK", value_name = "NAME")]
+    pub(crate) lock: Option<String>,
+    /// Let each token pass once, for what must not happen twice under one grant
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Exit code when the token is refused
+    #[arg(short = 'E', long, value_name = "N", default_value_t = exit::BUSY)]
+    pub(crate) refused_exit_code: u8,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FenceShow {
+    /// The resource's name
+    pub(crate) resource: String,
+    #[command(flatten)]
+    pub(crate) store: StoreArg,
+    #[command(flatten)]
+    pub(crate) json: JsonArg,
+    #[command(flatten)]
+    pub(crate) speech: Speech,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Do this when no holder of the lock before can be at work any more: a late write of such a one would pass.")]
+pub(crate) struct FenceForget {
+    /// The resource's name
+    pub(crate) resource: String,
+    /// Yes, let whoever comes next fence it
+    #[arg(long)]
+    pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) store: StoreArg,
+    #[command(flatten)]
+    pub(crate) json: JsonArg,
+    #[command(flatten)]
+    pub(crate) speech: Speech,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Schema {
     /// Which kind of store: postgres, sqlite or mongo
@@ -236,6 +358,12 @@ impl Task {
             | Self::Status(Status { speech, .. })
             | Self::List(List { speech, .. })
             | Self::Release(Release { speech, .. })
+            | Self::Fence(
+                Fence::Check(FenceCheck { speech, .. })
+                | Fence::Run(FenceRun { speech, .. })
+                | Fence::Show(FenceShow { speech, .. })
+                | Fence::Forget(FenceForget { speech, .. }),
+            )
             | Self::Schema(Schema { speech, .. }) => speech,
         }
     }

@@ -9,6 +9,7 @@ mod args;
 mod channel;
 mod duration;
 mod exit;
+mod fence;
 mod group;
 mod launch;
 mod leash;
@@ -91,6 +92,7 @@ async fn perform(task: &Task, voice: Voice) -> Result<u8, Failure> {
         Task::Status(task) => people::status(task).await,
         Task::List(task) => people::list(task).await,
         Task::Release(task) => people::release(task).await,
+        Task::Fence(task) => fence::perform(task).await,
         Task::Schema(task) => schema::print(task),
     }
 }

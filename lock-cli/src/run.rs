@@ -209,6 +209,7 @@ fn environment(guard: &LeaseGuard, store: &str) -> Vec<(&'static str, String)> {
     vec![
         ("LEASEHOLD_LOCK", guard.name().as_str().to_owned()),
         ("LEASEHOLD_TOKEN", guard.token().to_string()),
+        ("LEASEHOLD_FENCE", guard.fence().map(|fence| fence.to_string()).unwrap_or_default()),
         ("LEASEHOLD_OWNER", guard.owner().to_string()),
         ("LEASEHOLD_STORE_KIND", store.to_owned()),
     ]

@@ -153,11 +153,19 @@ fn wrong_options_are_wrong_usage_and_help_is_not() {
         assert_eq!(code(&output), 64, "{arguments:?}: {output:?}");
         assert!(output.stdout.is_empty() && !output.stderr.is_empty());
     }
-    for arguments in [vec!["--help"], vec!["run", "--help"], vec!["--version"]] {
+    let help = [
+        vec!["--help"],
+        vec!["run", "--help"],
+        vec!["fence", "--help"],
+        vec!["fence", "run", "--help"],
+        vec!["--version"],
+    ];
+    for arguments in help {
         let output = stage.leasehold(&arguments).output().unwrap();
         assert_eq!(code(&output), 0);
         assert!(output.stderr.is_empty() && !output.stdout.is_empty());
-        let teaches = arguments[0] != "run" || String::from_utf8(output.stdout).unwrap().contains("LEASEHOLD_TOKEN");
+        let teaches =
+            !arguments.contains(&"run") || String::from_utf8(output.stdout).unwrap().contains("LEASEHOLD_TOKEN");
         assert!(teaches, "the long help");
     }
 }

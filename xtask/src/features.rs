@@ -12,6 +12,10 @@ const FEATURES: &[(&str, &[&str])] = &[
     ("zookeeper", &["lock-zookeeper", "zookeeper-client"]),
     ("macros", &["lock-macros"]),
     ("metrics", &["metrics"]),
+    ("object-store", &["object_store"]),
+    // What these bring, a store's driver may bring as well.
+    ("tower", &[]),
+    ("axum", &[]),
 ];
 
 /// What the facade brings by itself.
