@@ -23,13 +23,15 @@ pub(super) struct History {
 #[derive(Clone, Copy, Debug)]
 struct Attempt {
     tried: u64,
+    /// When its writer was told its fate, if it was.
+    ended: Option<u64>,
     fate: Fate,
 }
 
 /// What became of an attempt, as far as its writer knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
-    Acked(u64),
+    Acked,
     /// Refused by the check.
     Refused,
     /// Failed, and isn't there.
@@ -76,26 +78,29 @@ impl History {
                     hash_map::Entry::Occupied(_) => {
                         return Err(Failure::new(format!("{entry} is attempted a second time")));
                     }
-                    hash_map::Entry::Vacant(free) => _ = free.insert(Attempt { tried, fate: Fate::InDoubt }),
+                    hash_map::Entry::Vacant(free) => {
+                        _ = free.insert(Attempt { tried, ended: None, fate: Fate::InDoubt })
+                    }
                 }
             }
-            Said::Acked(entry, at) => self.end(entry, Fate::Acked(at))?,
-            Said::Refused(entry) => self.end(entry, Fate::Refused)?,
-            Said::NotDone(entry, error) => {
+            Said::Acked(entry, at) => self.end(entry, at, Fate::Acked)?,
+            Said::Refused(entry, at) => self.end(entry, at, Fate::Refused)?,
+            Said::NotDone(entry, at, error) => {
                 self.note(error);
-                self.end(entry, Fate::NotDone)?;
+                self.end(entry, at, Fate::NotDone)?;
             }
-            Said::InDoubt(entry, error) => {
+            Said::InDoubt(entry, at, error) => {
                 self.note(error);
-                self.end(entry, Fate::InDoubt)?;
+                self.end(entry, at, Fate::InDoubt)?;
             }
         }
         Ok(())
     }
 
-    fn end(&mut self, entry: Entry, fate: Fate) -> Result<(), Failure> {
+    fn end(&mut self, entry: Entry, at: u64, fate: Fate) -> Result<(), Failure> {
         let attempt = self.attempts.get_mut(&entry);
-        attempt.ok_or_else(|| Failure::new(format!("{entry} has an outcome and wasn't attempted")))?.fate = fate;
+        let attempt = attempt.ok_or_else(|| Failure::new(format!("{entry} has an outcome and wasn't attempted")))?;
+        (attempt.ended, attempt.fate) = (Some(at), fate);
         Ok(())
     }
 
@@ -127,7 +132,7 @@ impl History {
     }
 
     pub(super) fn acknowledged(&self) -> usize {
-        self.fates(|fate| matches!(fate, Fate::Acked(_)))
+        self.fates(|fate| fate == Fate::Acked)
     }
 
     pub(super) fn refused(&self) -> usize {
@@ -140,7 +145,7 @@ impl History {
 
     /// How many writers wrote something.
     pub(super) fn writers(&self) -> usize {
-        let wrote = self.attempts.iter().filter(|(_, attempt)| matches!(attempt.fate, Fate::Acked(_)));
+        let wrote = self.attempts.iter().filter(|(_, attempt)| attempt.fate == Fate::Acked);
         wrote.map(|(entry, _)| entry.writer).collect::<HashSet<_>>().len()
     }
 
@@ -157,12 +162,12 @@ impl History {
         self.freezes.iter().filter(held).count()
     }
 
-    /// How many freezes fell between an attempt and its acknowledgement.
+    /// How many freezes fell between an attempt and its outcome.
     pub(super) fn frozen_in_mid_write(&self) -> usize {
         let writes = |freeze: &&Freeze| {
-            self.attempts.iter().any(|(entry, Attempt { tried, fate })| {
-                let ended = if let Fate::Acked(at) = fate { Some(*at) } else { None };
-                entry.writer == freeze.writer && *tried <= freeze.at && ended.is_some_and(|ended| freeze.at < ended)
+            self.attempts.iter().any(|(entry, attempt)| {
+                let begun = entry.writer == freeze.writer && attempt.tried <= freeze.at;
+                begun && attempt.ended.is_some_and(|ended| freeze.at < ended)
             })
         };
         self.freezes.iter().filter(writes).count()
@@ -195,9 +200,9 @@ impl History {
             }
             match attempt.fate {
                 Fate::Refused | Fate::NotDone => faults.push(Fault::Denied(entry)),
-                Fate::Acked(at) => {
-                    faults
-                        .extend(latest.filter(|(tried, _)| at < *tried).map(|(_, one)| Fault::OutOfOrder(one, entry)));
+                Fate::Acked => {
+                    let before = latest.filter(|(tried, _)| attempt.ended.is_some_and(|ended| ended < *tried));
+                    faults.extend(before.map(|(_, one)| Fault::OutOfOrder(one, entry)));
                 }
                 Fate::InDoubt => {}
             }
@@ -211,7 +216,7 @@ impl History {
                 faults.push(Fault::Shared(first, entry));
             }
         }
-        let acked = self.attempts.iter().filter(|(_, attempt)| matches!(attempt.fate, Fate::Acked(_)));
+        let acked = self.attempts.iter().filter(|(_, attempt)| attempt.fate == Fate::Acked);
         faults.extend(acked.filter(|(entry, _)| !there.contains(entry)).map(|(entry, _)| Fault::Missing(*entry)));
         faults
     }
@@ -237,9 +242,9 @@ mod tests {
             moment += 1;
             let said = match fate {
                 "ack" => Said::Acked(entry, moment),
-                "refused" => Said::Refused(entry),
-                "not" => Said::NotDone(entry, "down".to_owned()),
-                "doubt" => Said::InDoubt(entry, "no answer".to_owned()),
+                "refused" => Said::Refused(entry, moment),
+                "not" => Said::NotDone(entry, moment, "down".to_owned()),
+                "doubt" => Said::InDoubt(entry, moment, "no answer".to_owned()),
                 "unheard" => continue,
                 other => panic!("{other}"),
             };

@@ -20,7 +20,7 @@ pub struct Seen {
     pub freezes: usize,
     /// How often it held the lock then.
     pub holders_frozen: usize,
-    /// How often it was between an attempt and its acknowledgement then.
+    /// How often it was between an attempt and its outcome then.
     pub mid_write: usize,
     /// How many grants were made while the holder before hadn't let go.
     pub takeovers: usize,

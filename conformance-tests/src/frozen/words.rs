@@ -27,11 +27,11 @@ pub(super) enum Said {
     /// It was told that the entry is there.
     Acked(Entry, u64),
     /// The check said no.
-    Refused(Entry),
+    Refused(Entry, u64),
     /// The store failed, and says that the entry isn't there.
-    NotDone(Entry, String),
+    NotDone(Entry, u64, String),
     /// The store failed, and the entry may be there or not.
-    InDoubt(Entry, String),
+    InDoubt(Entry, u64, String),
     /// It is about to give the lock back, or knows that it has lost it.
     Ends(u64),
 }

@@ -222,14 +222,16 @@ async fn turn(
         let append = async {
             if plan.fenced { scene.list.append(lease, &text).await } else { scene.list.append_unfenced(&text).await }
         };
-        let (said, turn) = match timeout(PATIENCE, append).await {
-            Ok(Ok(())) => (Said::Acked(entry, now().as_nanos()), None),
-            Ok(Err(error)) if error.is_refusal() => (Said::Refused(entry), Some(Turn::Over)),
+        let outcome = timeout(PATIENCE, append).await;
+        let at = now().as_nanos();
+        let (said, turn) = match outcome {
+            Ok(Ok(())) => (Said::Acked(entry, at), None),
+            Ok(Err(error)) if error.is_refusal() => (Said::Refused(entry, at), Some(Turn::Over)),
             Ok(Err(error)) if error.applied() == Applied::No => {
-                (Said::NotDone(entry, error.to_string()), Some(Turn::Broken))
+                (Said::NotDone(entry, at, error.to_string()), Some(Turn::Broken))
             }
-            Ok(Err(error)) => (Said::InDoubt(entry, error.to_string()), Some(Turn::Broken)),
-            Err(_) => (Said::InDoubt(entry, format!("no answer within {PATIENCE:?}")), Some(Turn::Broken)),
+            Ok(Err(error)) => (Said::InDoubt(entry, at, error.to_string()), Some(Turn::Broken)),
+            Err(_) => (Said::InDoubt(entry, at, format!("no answer within {PATIENCE:?}")), Some(Turn::Broken)),
         };
         say(&said)?;
         if let Some(turn) = turn {
