@@ -49,7 +49,7 @@ pub use installed::{install, installed, with_locks};
 pub use lock_core::*;
 #[cfg(feature = "etcd")]
 pub use lock_etcd as etcd;
-#[cfg(any(feature = "tower", feature = "object-store"))]
+#[cfg(any(feature = "files", feature = "tower", feature = "object-store"))]
 pub use lock_fence as fence;
 #[cfg(feature = "macros")]
 pub use lock_macros::locked;

@@ -5,11 +5,14 @@
 //! databases (`PostgresFences`, `RedisFences` and so on). Here are the checks for the rest:
 //!
 //! - [`service`] (feature `tower`; `axum` for the extractor): an HTTP service of one's own refuses stale requests.
+//! - [`files`] (feature `files`): the files of a directory are replaced only under the highest token.
 //! - [`object`] (feature `object-store`): an object in a bucket is replaced only under the highest token it has seen.
 //!
 //! What can't check, such as an e-mail or a third party's API, can't be fenced: give it the token as an idempotency key.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "files")]
+pub mod files;
 #[cfg(feature = "object-store")]
 pub mod object;
 #[cfg(feature = "tower")]

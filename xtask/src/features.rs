@@ -14,6 +14,7 @@ const FEATURES: &[(&str, &[&str])] = &[
     ("metrics", &["metrics"]),
     ("object-store", &["object_store"]),
     // What these bring, a store's driver may bring as well.
+    ("files", &[]),
     ("tower", &[]),
     ("axum", &[]),
 ];
