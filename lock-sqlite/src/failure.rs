@@ -36,8 +36,8 @@ pub(crate) fn is_old_snapshot(error: &sqlx::Error) -> bool {
     extended_code(error) == Some(BUSY_SNAPSHOT)
 }
 
-/// Whether a statement names what isn't there (or is wrong otherwise: SQLite has one code for both).
-pub(crate) fn is_no_such_thing(error: &sqlx::Error) -> bool {
+/// Whether a statement is wrong: it names what isn't there, or can't be run now. SQLite has one code for all of that.
+pub(crate) fn is_wrong(error: &sqlx::Error) -> bool {
     primary_code(error) == Some(code::ERROR)
 }
 

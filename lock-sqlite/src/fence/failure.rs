@@ -6,7 +6,7 @@ use lock_core::{ErrorKind, LockName, Operation, StoreError};
 use sqlx::SqliteConnection;
 
 use crate::{
-    failure::{before_commit, is_no_such_thing, is_old_snapshot},
+    failure::{before_commit, is_old_snapshot, is_wrong},
     place::quoted,
     provider::STORE,
 };
@@ -37,7 +37,7 @@ pub(super) async fn in_check(
     } else if let sqlx::Error::ColumnDecode { .. } = error {
         let what = "holds a value of a type that no version of this program writes; something else writes there";
         (ErrorKind::Corrupt, format!("{} {what}", table.name))
-    } else if is_no_such_thing(&error)
+    } else if is_wrong(&error)
         && let Some(file) = file_without(table, connection).await
     {
         (ErrorKind::NotReady, format!("{file} has no table {}: {}", table.name, table.missing))

@@ -8,6 +8,7 @@ use sqlx::{Sqlite, SqliteConnection, SqlitePool, Transaction};
 
 use super::{
     BEGIN,
+    alive::is_alive,
     failure::{Table, here, in_check},
 };
 use crate::{
@@ -61,7 +62,7 @@ const LOCKS: Table = Table {
 /// The lock is looked up in the file that the transaction writes: the main database of its connection.
 ///
 /// # What it costs
-/// One short statement, and no write to the disk. But the *whole file* waits while such a transaction is open: every other
+/// Two short statements, and no write to the disk. But the *whole file* waits while such a transaction is open: every other
 /// writer, and every acquire, renewal and release of any of its locks, the lease's own renewals included. Those fail when
 /// their [busy timeout](crate::SqliteLocksBuilder::busy_timeout) is over and are tried again while their leases last. So
 /// **keep transactions shorter than the shortest ttl of the file's leases**. One that stays open for longer is still safe,
@@ -78,7 +79,8 @@ const LOCKS: Table = Table {
 ///
 /// # What it can't see
 /// A failing statement may make SQLite roll back the whole transaction (`OR ROLLBACK`, `RAISE(ROLLBACK)`, a full disk). The
-/// guard is gone then, and statements that follow are on their own: after any such error, drop the transaction.
+/// guard is gone then, and statements that follow are on their own, until the next check or the commit under
+/// [`run_in_transaction`](lock_core::Lock::run_in_transaction) tells of it. So after any such error drop the transaction.
 #[derive(Clone, Debug)]
 pub struct SqliteTransactions {
     pool: SqlitePool,
@@ -110,7 +112,7 @@ impl SqliteTransactions {
     ///
     /// # Errors
     /// Then roll the transaction back. [`FenceError::NotHeld`] if the grant doesn't hold its lock any more, by the host's
-    /// clock and this boot of the host. [`FenceError::Store`], never applied: [`Contention`](lock_core::ErrorKind::Contention) if the write lock
+    /// clock and this boot of the host. [`FenceError::Store`], with nothing written by the check: [`Contention`](lock_core::ErrorKind::Contention) if the write lock
     /// can't be had, [`NotReady`](lock_core::ErrorKind::NotReady) if the file has no locks in it, [`Corrupt`](lock_core::ErrorKind::Corrupt) for a record that no
     /// version of this crate writes.
     ///
@@ -120,7 +122,13 @@ impl SqliteTransactions {
         transaction: &mut Transaction<'_, Sqlite>,
         fence: &impl ToFence,
     ) -> Result<(), FenceError> {
-        self.check(transaction, &fence.to_fence()?).await
+        let fence = fence.to_fence()?;
+        self.is_alive(transaction, &fence).await?;
+        self.check(transaction, &fence).await
+    }
+
+    async fn is_alive(&self, connection: &mut SqliteConnection, fence: &Fence) -> Result<(), FenceError> {
+        is_alive(connection, &self.path()).await.map_err(|error| here(error, Some(fence.lock())).into())
     }
 
     async fn check(&self, connection: &mut SqliteConnection, fence: &Fence) -> Result<(), FenceError> {
@@ -161,7 +169,7 @@ impl Transactions for SqliteTransactions {
     }
 
     async fn commit(&self, mut transaction: Self::Transaction, fence: &Fence) -> Result<(), FenceError> {
-        if let Err(refusal) = self.check(&mut transaction, fence).await {
+        if let Err(refusal) = self.hold(&mut transaction, fence).await {
             return Err(undone(transaction, refusal).await);
         }
         let committed = transaction.commit().await;

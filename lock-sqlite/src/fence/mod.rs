@@ -4,6 +4,7 @@
 //! clock: whoever has the write lock knows that nothing it read can change before its transaction ends. A transaction that
 //! has read before somebody else wrote can't get it any more (`SQLITE_BUSY_SNAPSHOT`): what it knows is old.
 
+mod alive;
 mod failure;
 mod guard;
 mod register;

@@ -14,10 +14,11 @@ use sqlx::{
 
 use super::{
     BEGIN,
+    alive::is_alive,
     failure::{Table, here, in_check},
 };
 use crate::{
-    failure::{at_commit, before_commit, is_no_such_thing},
+    failure::{at_commit, before_commit, is_wrong},
     place::{self, quoted},
     provider::STORE,
     url,
@@ -70,7 +71,7 @@ type Row = (String, i64);
 /// [forgets](FenceRegister::forget) them, or puts an older file in the place of this one.
 ///
 /// # What it costs
-/// One short statement where the token was seen before. A higher one is written along with the transaction's writes, in
+/// Two short statements where the token was seen before. A higher one is written along with the transaction's writes, in
 /// the same commit. The file has one writer at a time, and an admitted transaction is it until it ends.
 ///
 /// # What the commit is worth
@@ -134,8 +135,8 @@ impl SqliteFences {
     /// (`pool.begin_with`) where you can.
     ///
     /// # Errors
-    /// Then roll the transaction back. [`FenceError::Stale`] and [`FenceError::OtherLock`]. [`FenceError::Store`], never
-    /// applied: [`ErrorKind::Contention`] if the write lock can't be had, [`ErrorKind::NotReady`] if the file has no
+    /// Then roll the transaction back. [`FenceError::Stale`] and [`FenceError::OtherLock`]. [`FenceError::Store`], with
+    /// nothing written by the check: [`ErrorKind::Contention`] if the write lock can't be had, [`ErrorKind::NotReady`] if the file has no
     /// register, [`ErrorKind::Corrupt`] for a row that no version of this crate writes.
     ///
     /// Cancel safe; whether the fence was raised in the transaction is then unknown, so roll that back.
@@ -146,7 +147,9 @@ impl SqliteFences {
         fence: &impl ToFence,
         pass: Pass,
     ) -> Result<(), FenceError> {
-        self.step(transaction, resource, &fence.to_fence()?, pass).await
+        let fence = fence.to_fence()?;
+        is_alive(transaction, &self.path()).await.map_err(|error| here(error, Some(fence.lock())))?;
+        self.step(transaction, resource, &fence, pass).await
     }
 
     async fn step(
@@ -189,7 +192,7 @@ impl SqliteFences {
         let read = sqlx::query_as(include_str!("../sql/fence_highest.sql")).bind("");
         let read: Result<Option<Row>, _> = read.fetch_optional(&self.pool).await;
         read.map(|_| ()).map_err(|error| {
-            if !is_no_such_thing(&error) {
+            if !is_wrong(&error) {
                 return failed(error);
             }
             let what = "has a table leasehold_fences that is not of this program; name another file";

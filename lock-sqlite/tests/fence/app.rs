@@ -12,8 +12,12 @@ use crate::common::name;
 
 /// The application's pool on a file, which is made with the list if it isn't there.
 pub(crate) async fn pool(path: &Path) -> SqlitePool {
+    pool_in(path, SqliteJournalMode::Wal).await
+}
+
+pub(crate) async fn pool_in(path: &Path, mode: SqliteJournalMode) -> SqlitePool {
     let options = SqliteConnectOptions::new().filename(path).create_if_missing(true);
-    let pool = SqlitePoolOptions::new().connect_with(options.journal_mode(SqliteJournalMode::Wal)).await.unwrap();
+    let pool = SqlitePoolOptions::new().connect_with(options.journal_mode(mode)).await.unwrap();
     let list = "CREATE TABLE IF NOT EXISTS entries (position INTEGER PRIMARY KEY, entry TEXT NOT NULL)";
     sqlx::query(list).execute(&pool).await.unwrap();
     pool

@@ -1,13 +1,15 @@
 //! Data in an SQLite file, fenced by locks that are kept anywhere.
 
+use std::time::Duration;
+
 use lock_core::{Applied, ErrorKind, FenceError, FenceRegister, Pass};
 use lock_sqlite::{
     SqliteFences,
-    sqlx::{self, AssertSqlSafe},
+    sqlx::{self, AssertSqlSafe, sqlite::SqliteJournalMode},
 };
 
 use crate::{
-    app::{append, entries, fence, immediate, pool, resource, store_error},
+    app::{append, entries, fence, immediate, pool, pool_in, resource, store_error},
     common::Home,
 };
 
@@ -106,25 +108,29 @@ async fn a_transaction_that_read_before_a_raise_writes_nothing() {
 /// Also where nothing is raised: otherwise a new holder could raise and read between the old one's check and its commit.
 #[tokio::test]
 async fn an_admitted_transaction_keeps_others_from_raising_until_it_ends() {
-    let home = Home::new();
-    let pool = pool(&home.path()).await;
-    let fences = SqliteFences::new(pool.clone()).await.unwrap();
-    let list = resource("list");
-    fences.raise(&list, &fence("x", 5), Pass::Again).await.unwrap();
-    let mut transaction = pool.begin().await.unwrap();
-    fences.admit(&mut transaction, &list, &fence("x", 5), Pass::Again).await.unwrap();
-    let raise = tokio::spawn({
-        let (fences, pool) = (fences.clone(), pool.clone());
-        async move {
-            fences.raise(&resource("list"), &fence("x", 6), Pass::Again).await.unwrap();
-            entries(&pool).await
-        }
-    });
-    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-    assert!(!raise.is_finished(), "raised in the middle of an admitted transaction");
-    append(&mut transaction, "5").await.unwrap();
-    transaction.commit().await.unwrap();
-    assert_eq!(raise.await.unwrap(), ["5"], "the new holder reads all that the old one was let to write");
+    for mode in [SqliteJournalMode::Wal, SqliteJournalMode::Delete] {
+        let home = Home::new();
+        let pool = pool_in(&home.path(), mode).await;
+        let fences = SqliteFences::new(pool.clone()).await.unwrap();
+        let list = resource("list");
+        fences.raise(&list, &fence("x", 5), Pass::Again).await.unwrap();
+        let mut transaction = pool.begin().await.unwrap();
+        fences.admit(&mut transaction, &list, &fence("x", 5), Pass::Again).await.unwrap();
+        let raise = tokio::spawn({
+            let (fences, pool) = (fences.clone(), pool.clone());
+            async move {
+                fences.raise(&resource("list"), &fence("x", 6), Pass::Again).await.unwrap();
+                entries(&pool).await
+            }
+        });
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(!raise.is_finished(), "raised in the middle of an admitted transaction");
+        append(&mut transaction, "5").await.unwrap();
+        transaction.commit().await.unwrap();
+        assert_eq!(raise.await.unwrap(), ["5"], "the new holder reads all that the old one was let to write");
+        let now: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&pool).await.unwrap();
+        assert_eq!(now, if mode == SqliteJournalMode::Wal { "wal" } else { "delete" }, "it stays as it was");
+    }
 }
 
 #[tokio::test]

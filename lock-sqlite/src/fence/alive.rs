@@ -1,0 +1,29 @@
+//! Whether a transaction is still one.
+
+use std::path::Path;
+
+use lock_core::{ErrorKind, StoreError};
+use sqlx::SqliteConnection;
+
+use crate::{
+    failure::{before_commit, is_wrong},
+    place::quoted,
+};
+
+/// Checks that SQLite hasn't ended the transaction by itself, as it does after some failures (`OR ROLLBACK`,
+/// `RAISE(ROLLBACK)`, a full disk). The driver doesn't notice, and what follows would be committed statement by statement.
+///
+/// # Errors
+/// As unknown: what was written before is gone, what came after was kept. The connection is in a transaction again then, an
+/// empty one, so that the driver's roll-back finds what it expects and the connection can be used on.
+pub(super) async fn is_alive(connection: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
+    match sqlx::query(include_str!("../sql/fence_begin.sql")).execute(connection).await {
+        Err(error) if is_wrong(&error) => Ok(()),
+        Err(error) => Err(before_commit(error, path)),
+        Ok(_) => {
+            let what = "was left by this transaction: SQLite rolled it back when a statement failed, and statements after \
+                        that were on their own; begin anew";
+            Err(StoreError::unknown(ErrorKind::Other, format!("{} {what}", quoted(path))))
+        }
+    }
+}

@@ -1,0 +1,2 @@
+-- Fails in a transaction, as it is meant to.
+BEGIN;
