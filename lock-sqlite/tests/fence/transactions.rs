@@ -158,7 +158,7 @@ async fn child_in_mid_transaction() {
         println!("\nwritten");
         std::future::pending::<Result<(), sqlx::Error>>().await
     };
-    let lock = locks.lock("x").ttl(Duration::from_secs(3));
+    let lock = locks.lock("x").ttl(TTL);
     lock.run_in_transaction(&SqliteTransactions::new(pool), work).await.unwrap();
 }
 
