@@ -48,7 +48,12 @@
 //! | [`RedisLocks::script`] | the Redis that keeps the lock | while the grant holds its lock, by the lock's record and the server's clock; nobody is granted it before the script has ended | [`NotHeld`](lock_core::FenceError::NotHeld) |
 //! | [`RedisFences::script`] | a Redis, with the lock in any store | the highest token that the resource has seen, and higher ones, of the lock that came first | [`Stale`](lock_core::FenceError::Stale), [`OtherLock`](lock_core::FenceError::OtherLock) |
 //!
-//! A refusal has written nothing, neither data nor register. It costs no message: a few microseconds of the server's time.
+//! A refusal has written nothing, neither data nor register.
+//!
+//! It costs no message, and about one microsecond of the server's time by a register, two and a half by the lock's record.
+//! Measured on Redis 7.0 with a script of two commands that takes 24 µs from call to reply: 1.1 times that behind a register,
+//! 1.15 times behind the record. A server that is busy with such scripts alone does from a half to three quarters of what
+//! it did.
 //!
 //! What it can't do:
 //!
@@ -66,7 +71,8 @@
 //! - [`Redlock`] has no script of its own, since no single master can tell who holds the lock. Fence what it protects with a
 //!   register where the data is.
 //!
-//! Registers need the rights `+evalsha +eval +get +set +del` on their keys, the application's scripts what they call.
+//! Registers need the rights `+evalsha +eval +get +set +del` on their keys, the application's scripts what they call; in a
+//! cluster both kinds need `+set +exists` for the marks.
 //!
 //! # Limits
 //!
