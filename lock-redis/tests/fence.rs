@@ -242,6 +242,41 @@ async fn durability_and_rights_are_told_at_the_connect() {
     assert_eq!(seen.await, Some(fence("8@x")));
 }
 
+async fn a_register_goes_on_at_the_next_primary() {
+    let primary = start(testbed::redis_private).await;
+    let (primary, _replica, sentinel) = start(move || {
+        let replica = testbed::redis_replica_of(&primary)?;
+        let sentinel = testbed::redis_sentinel_of(&primary)?;
+        Ok((primary, replica, sentinel))
+    })
+    .await;
+    let (at, password) = (sentinel.host_port(), common::PASSWORD);
+    let url = format!("redis-sentinel://:{password}@{at}/0?sentinelServiceName=leasehold");
+    let fences = RedisFences::connect(&url).await.unwrap();
+    assert_eq!(fences.durability(), Durability::Volatile, "a fail-over may lose the last raises");
+    let accounts = Resource::new("accounts").unwrap();
+    let append = fences.script("return redis.call('RPUSH', KEYS[1], ARGV[1])").key("data").arg("x");
+    assert_eq!(append.clone().run::<u64>(&accounts, &fence("5@x"), Pass::Again).await.unwrap(), 1);
+    let _primary = start(move || {
+        primary.kill().unwrap();
+        Ok(primary)
+    })
+    .await;
+    // As a new holder does before its first read.
+    common::in_time(async {
+        while let Err(error) = fences.raise(&accounts, &fence("6@x"), Pass::Again).await {
+            let error = store_error(error);
+            assert!(error.is_transient() || error.kind() == ErrorKind::NotReady, "{error}");
+            common::pass(std::time::Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    let error = append.clone().run::<u64>(&accounts, &fence("5@x"), Pass::Again).await.unwrap_err();
+    assert!(matches!(error, FenceError::Stale(_)), "{error}");
+    assert!(append.run::<u64>(&accounts, &fence("6@x"), Pass::Again).await.unwrap() >= 1);
+    println!("after the fail-over: {error}");
+}
+
 async fn an_application_hands_in_its_connection() {
     let accounts = shared().await;
     let manager = ConnectionManager::new(Client::open(accounts.place.url()).unwrap()).await.unwrap();
@@ -264,5 +299,6 @@ testbed::server_tests!(testbed::tests::private_redis_can_be_had =>
     tokens_beyond_2_to_the_53_are_told_apart,
     a_server_that_takes_no_writes_has_done_nothing,
     durability_and_rights_are_told_at_the_connect,
+    a_register_goes_on_at_the_next_primary,
     an_application_hands_in_its_connection,
 );

@@ -102,7 +102,8 @@ impl RedisFences {
     ///
     /// The script is written as for `EVAL`, with its own `KEYS` and `ARGV`; its reply comes back as it is. It is the
     /// application's own text and is trusted: put into it what is known when it is written, and names and values into
-    /// `KEYS` and `ARGV`. It costs one message, as without the check.
+    /// `KEYS` and `ARGV`. It costs one message, as without the check. Errors that it returns as its own have codes of their
+    /// own: neither `LEASEHOLD`, which tells a refusal, nor the server's, such as `NOSCRIPT`.
     ///
     /// In a cluster all keys must be in the slot of the register: begin their names with its [`tag`](Self::tag).
     #[must_use]
