@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use common::{COLLECTION, Place, again, ask, give_back, granted, name, pass, seconds, take};
 use lock_core::{
-    AcquireRequest, Acquired, Applied, Clock, ErrorKind, Fence, FenceError, Grant, LockError, LockProvider, Locks,
-    ReleaseRequest, Released, Renewed, SystemClock, TransactionError, Transactions,
+    AcquireRequest, Acquired, Applied, Clock, ErrorKind, Fence, FenceError, Grant, InvalidFence, LockError,
+    LockProvider, Locks, ReleaseRequest, Released, Renewed, SystemClock, ToFence, TransactionError, Transactions,
 };
 use lock_mongo::{MongoLocks, MongoTransactions};
 use mongodb::{
@@ -383,6 +383,32 @@ async fn without_a_transaction_nothing_is_held() {
     place.clear().await;
 }
 
+/// What is no fence, as a shared lease would be.
+struct Nothing;
+
+impl ToFence for Nothing {
+    fn to_fence(&self) -> Result<Fence, InvalidFence> {
+        "5@".parse()
+    }
+}
+
+async fn what_is_no_fence_undoes_the_transaction_as_well() {
+    let place = Place::new().await;
+    let (transactions, data) = (transactions(&place), data(&place).await);
+    for first in [true, false] {
+        let mut session = begun(&place, &transactions).await;
+        if !first {
+            data.insert_one(doc! { "_id": "before" }).session(&mut session).await.unwrap();
+        }
+        let error = transactions.hold(&mut session, &Nothing).await.unwrap_err();
+        assert!(matches!(error, FenceError::Invalid(_)), "{error}");
+        data.insert_one(doc! { "_id": "after" }).session(&mut session).await.unwrap_err();
+        session.commit_transaction().await.unwrap_err();
+        assert_eq!(count(&data).await, 0);
+    }
+    place.clear().await;
+}
+
 fn transactions_of(locks: &MongoLocks) -> MongoTransactions {
     let transactions = locks.transactions().unwrap();
     assert!(!format!("{transactions:?}").contains(common::PASSWORD));
@@ -438,5 +464,6 @@ testbed::server_tests!(testbed::mongo =>
     work_in_a_transaction_is_kept_as_a_whole_or_not_at_all,
     a_beginning_that_is_dropped_leaves_nothing_open,
     without_a_transaction_nothing_is_held,
+    what_is_no_fence_undoes_the_transaction_as_well,
     what_is_guarded_costs_two_commands_more,
 );

@@ -12,6 +12,10 @@ use crate::error::{self, Failure};
 /// The server has no such transaction any more: it was undone.
 const NO_SUCH_TRANSACTION: i32 = 251;
 
+/// Said of an end that would have been the transaction's first command. The driver takes it for begun from then on, and the
+/// server knows of none.
+const NEVER_BEGUN: i32 = 263;
+
 /// Said by a server that isn't in a replica set.
 const ILLEGAL_OPERATION: i32 = 20;
 
@@ -38,7 +42,8 @@ pub(super) async fn must_be_in_transaction(session: &mut ClientSession) -> Resul
 pub(super) async fn spoil(session: &mut ClientSession) {
     let admin = session.client().database("admin");
     let ended = admin.run_command(doc! { "abortTransaction": 1 }).session(&mut *session).await;
-    if ended.is_err_and(|error| Failure::from(error).code() != Some(NO_SUCH_TRANSACTION)) {
+    let is_over = |error| matches!(Failure::from(error).code(), Some(NO_SUCH_TRANSACTION | NEVER_BEGUN));
+    if ended.is_err_and(|error| !is_over(error)) {
         // It didn't get there. At least this session can't commit then.
         drop(session.abort_transaction().await);
     }

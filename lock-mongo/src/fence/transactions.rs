@@ -70,7 +70,9 @@ const ATTEMPTS_TO_COMMIT: u32 = 3;
 /// So keep transactions short. Under **a sixth of the ttl**, which is what the keeper gives a renewal before it sends the next
 /// one, nobody notices. What remains of the lease is the most, about two thirds of the ttl where renewals come in time.
 /// Other leases of the same client whose renewals travel with this one's wait with it for a quarter of the locks' operation
-/// timeout (1.25 s by default), and then go alone. Who waits to take over asks again, or fails, after an operation timeout.
+/// timeout (1.25 s by default), and then go alone. Who waits to take over asks again after each operation timeout; who asks
+/// without waiting is told that one. Work that is stopped because its lease is lost is dropped where it stands: the
+/// driver gives up a connection for that.
 ///
 /// The server ends a transaction by itself after `transactionLifetimeLimitSeconds` (60), with nothing kept.
 ///
