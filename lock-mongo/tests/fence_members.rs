@@ -9,7 +9,7 @@ use std::sync::{
 };
 
 use common::{Place, pass, seconds, take};
-use lock_core::{Applied, Fence, FenceError, LockProvider, Pass, Resource, Transactions};
+use lock_core::{Applied, Clock, Fence, FenceError, LockProvider, Pass, Resource, SystemClock, Transactions};
 use lock_mongo::{MongoFences, MongoTransactions};
 use mongodb::{
     Collection,
@@ -79,6 +79,11 @@ impl Writer {
     }
 }
 
+async fn own() -> Arc<PrivateServer> {
+    let server = tokio::task::spawn_blocking(testbed::mongo_private).await.unwrap();
+    Arc::new(server.unwrap_or_else(|missing| panic!("no MongoDB for this test: {missing}")))
+}
+
 async fn step_down(server: &Arc<PrivateServer>) {
     let server = Arc::clone(server);
     let done = tokio::task::spawn_blocking(move || {
@@ -90,8 +95,7 @@ async fn step_down(server: &Arc<PrivateServer>) {
 }
 
 async fn a_step_down_in_the_middle_leaves_all_or_nothing() {
-    let server = tokio::task::spawn_blocking(testbed::mongo_private).await.unwrap();
-    let server: Arc<PrivateServer> = Arc::new(server.unwrap_or_else(|missing| panic!("no MongoDB: {missing}")));
+    let server = own().await;
     let place = Place::at(&server).await;
     let locks = place.locks().await;
     let (request, grant) = take(&locks, "x").await;
@@ -164,6 +168,44 @@ async fn a_step_down_in_the_middle_leaves_all_or_nothing() {
     assert_eq!(writer.guarded(-2).await, Told::Kept);
 }
 
+/// It may be kept or not, and nobody is told more than that.
+async fn a_commit_that_no_majority_confirms_is_unknown() {
+    let server = own().await;
+    let place = Place::at(&server).await;
+    let locks = place.locks().await;
+    let (request, grant) = take(&locks, "x").await;
+    let fence = Fence::new(request.name.clone(), grant.token).unwrap();
+    place.database.create_collection("data").await.unwrap();
+    let data = place.database.collection::<Document>("data");
+    let transactions = MongoTransactions::new(place.client.clone()).database(place.database.name());
+    let transactions = transactions.operation_timeout(seconds(2));
+    let mut session = transactions.begin(&fence).await.unwrap();
+    data.insert_one(doc! { "_id": 1 }).session(&mut session).await.unwrap();
+    let freezing = Arc::clone(&server);
+    let frozen = tokio::task::spawn_blocking(move || {
+        let members = MongoMembers::of(&freezing);
+        let primary = members.primary().unwrap();
+        let others: Vec<_> = (0..3).filter(|member| *member != primary).collect();
+        others.iter().for_each(|member| members.freeze(*member).unwrap());
+        others
+    });
+    let frozen = frozen.await.unwrap();
+    let start = SystemClock.now();
+    let committed = transactions.commit(session, &fence).await;
+    println!("{:?}: {}", SystemClock.now().since(start), committed.as_ref().unwrap_err());
+    assert_eq!(told(&committed), Told::Unknown);
+    assert!(SystemClock.now().since(start) < seconds(6));
+    let thawing = Arc::clone(&server);
+    let thawed = tokio::task::spawn_blocking(move || {
+        let members = MongoMembers::of(&thawing);
+        frozen.iter().for_each(|member| members.thaw(*member).unwrap());
+        thawing.await_ready(seconds(45)).unwrap();
+    });
+    thawed.await.unwrap();
+    println!("it was kept: {}", data.find_one(doc! { "_id": 1 }).await.unwrap().is_some());
+}
+
 testbed::server_tests!(testbed::tests::private_mongo_can_be_had =>
     a_step_down_in_the_middle_leaves_all_or_nothing,
+    a_commit_that_no_majority_confirms_is_unknown,
 );

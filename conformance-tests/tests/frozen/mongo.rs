@@ -1,4 +1,5 @@
 //! Lists in MongoDB, under the lock itself and under a register: a document each, appended to in a transaction.
+#![allow(clippy::expect_used, reason = "a test says what went wrong by failing")]
 
 use std::sync::Arc;
 

@@ -1,6 +1,8 @@
 //! A collection for one test: the testbed's replica set, and a database of the test's own.
 #![allow(dead_code, reason = "each file of tests uses a part of it")]
 
+pub(crate) mod guarded;
+
 use std::{
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
