@@ -6,79 +6,16 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Place, again, ask, fence_of, give_back, granted, ledger::Ledger, name, pass, seconds, take};
-use lock_core::{
-    AcquireRequest, Acquired, Applied, Clock, ErrorKind, Fence, FenceError, Lease, LockProvider, Locks, Operation,
-    Released, Renewed, SystemClock, ToFence, TransactionError, Transactions, Waiting,
+use common::{
+    again, ask, fence_of, give_back, granted,
+    guarded::{LEVELS, Stage, not_held},
+    name, pass, seconds, take,
 };
-use lock_postgres::{PostgresLocks, PostgresTransactions, sqlx};
-
-const LEVELS: [&str; 3] = ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"];
-
-/// The locks, the application's table, and transactions under the ones on the other.
-struct Stage {
-    place: Place,
-    locks: PostgresLocks,
-    ledger: Ledger,
-    transactions: PostgresTransactions,
-}
-
-impl Stage {
-    async fn new() -> Self {
-        let place = Place::new().await;
-        // No rest after an expiry: what keeps others out then is the guard alone.
-        let locks = place.builder().grace(Duration::ZERO).build().await.unwrap();
-        let ledger = Ledger::new(&place).await;
-        let transactions = locks.transactions(ledger.pool.clone());
-        Self { place, locks, ledger, transactions }
-    }
-
-    /// A transaction of the application's, which this grant guards. Done again as its error says, where a waiter has marked
-    /// the row since the snapshot.
-    async fn held(&self, isolation: &str, fence: &Fence) -> sqlx::Transaction<'static, sqlx::Postgres> {
-        for _ in 0..20 {
-            let mut tx = self.ledger.begin(isolation).await;
-            match self.transactions.hold(&mut tx, fence).await {
-                Err(FenceError::Store(error)) if isolation != LEVELS[0] => {
-                    assert_eq!((error.kind(), error.applied()), (ErrorKind::Contention, Applied::No), "{error}");
-                }
-                outcome => {
-                    outcome.unwrap();
-                    return tx;
-                }
-            }
-        }
-        panic!("twenty times in vain");
-    }
-
-    /// What who asks for it now is told.
-    async fn asked(&self, lock: &str, waiting: Waiting) -> Acquired {
-        let request = AcquireRequest { waiting, ..ask(lock, seconds(30)) };
-        self.locks.acquire(&request).await.unwrap()
-    }
-
-    async fn refused(&self, lock: &str) {
-        for waiting in [Waiting::No, Waiting::Wake(seconds(30)), Waiting::Wake(seconds(30))] {
-            match self.asked(lock, waiting).await {
-                Acquired::Held(held) => {
-                    let soon = Duration::from_millis(50)..=Duration::from_millis(100);
-                    assert!(held.remaining.is_some_and(|span| soon.contains(&span)), "{waiting:?} {held:?}");
-                }
-                other => panic!("{waiting:?} {other:?}"),
-            }
-        }
-    }
-
-    async fn clear(self) {
-        self.ledger.pool.close().await;
-        drop(self.locks);
-        self.place.clear().await;
-    }
-}
-
-fn not_held(outcome: Result<(), FenceError>) {
-    assert!(matches!(&outcome, Err(FenceError::NotHeld(_))), "{outcome:?}");
-}
+use lock_core::{
+    AcquireRequest, Acquired, Applied, Clock, ErrorKind, Fence, FenceError, LockProvider, Locks, Operation, Released,
+    Renewed, SystemClock, Transactions, Waiting,
+};
+use lock_postgres::sqlx;
 
 async fn a_take_over_waits_for_the_end_of_a_guarded_transaction() {
     let stage = Stage::new().await;
@@ -319,103 +256,6 @@ async fn a_snapshot_does_not_hide_that_the_grant_is_over() {
     stage.clear().await;
 }
 
-async fn a_savepoint_that_is_rolled_back_takes_its_guard_along() {
-    use sqlx::Acquire as _;
-    let stage = Stage::new().await;
-    let (request, grant) = take(&stage.locks, "x").await;
-    let mut tx = stage.ledger.begin("READ COMMITTED").await;
-    let mut inner = tx.begin().await.unwrap();
-    stage.transactions.hold(&mut inner, &fence_of(&request, grant)).await.unwrap();
-    stage.locks.release(&give_back(&request, grant)).await.unwrap();
-    stage.refused("x").await;
-    inner.rollback().await.unwrap();
-    granted(stage.asked("x", Waiting::No).await);
-    tx.commit().await.unwrap();
-    stage.clear().await;
-}
-
-async fn work_in_a_transaction_is_kept_under_its_lease_alone() {
-    let stage = Stage::new().await;
-    let locks = Locks::new(stage.locks.clone());
-    let write = async |tx: &mut sqlx::Transaction<'static, sqlx::Postgres>, lease: &Lease| {
-        stage.ledger.write(tx, lease.token().to_string().as_str()).await;
-        Ok::<_, sqlx::Error>(lease.token().to_string())
-    };
-    let token = locks.lock("x").run_in_transaction(&stage.transactions, write).await.unwrap();
-    assert_eq!(stage.ledger.entries().await, std::slice::from_ref(&token));
-
-    let forced = locks.lock("x").run_in_transaction(&stage.transactions, async |tx, lease: &Lease| {
-        write(tx, lease).await?;
-        assert!(stage.locks.force_release(lease.name()).await.unwrap());
-        Ok::<_, sqlx::Error>(())
-    });
-    let error = forced.await.unwrap_err();
-    assert!(matches!(error, TransactionError::Fence(FenceError::NotHeld(_))), "{error:?}");
-    assert_eq!(error.applied(), Applied::No);
-
-    let failed = locks.lock("x").run_in_transaction(&stage.transactions, async |tx, lease: &Lease| {
-        write(tx, lease).await?;
-        sqlx::query("SELECT 1 / 0").execute(&mut **tx).await
-    });
-    assert!(matches!(failed.await.unwrap_err(), TransactionError::Work(_)));
-    // The work hides that a statement failed: what it wrote before that is lost, and it is told.
-    let hidden = locks.lock("x").run_in_transaction(&stage.transactions, async |tx, lease: &Lease| {
-        write(tx, lease).await?;
-        let _ = sqlx::query("SELECT 1 / 0").execute(&mut **tx).await;
-        Ok::<_, sqlx::Error>(())
-    });
-    let error = hidden.await.unwrap_err();
-    assert!(matches!(error, TransactionError::Fence(FenceError::Store(_))), "{error:?}");
-    assert_eq!(stage.ledger.entries().await, [token]);
-    locks.settled().await;
-    stage.clear().await;
-}
-
-async fn a_missing_right_and_a_missing_table_are_told() {
-    let mut place = Place::new().await;
-    let locks = place.locks().await;
-    let (request, grant) = take(&locks, "x").await;
-    let fence = fence_of(&request, grant);
-    let (role, url) = place.role().await;
-    place.sql(&format!("GRANT USAGE ON SCHEMA {{s}} TO {role}; GRANT SELECT ON {{s}}.locks TO {role}")).await;
-    let pool = sqlx::PgPool::connect(&url).await.unwrap();
-    let transactions = locks.transactions(pool.clone());
-    let told = |outcome: Result<_, FenceError>| match outcome {
-        Err(FenceError::Store(error)) => error,
-        Err(other) => panic!("{other:?}"),
-        Ok(()) => panic!("held"),
-    };
-    let error = told(transactions.begin(&fence).await.map(drop));
-    assert_eq!((error.kind(), error.applied()), (ErrorKind::Denied, Applied::No), "{error}");
-    place.sql(&format!("GRANT UPDATE ON {{s}}.locks TO {role}")).await;
-    transactions.begin(&fence).await.unwrap().rollback().await.unwrap();
-
-    let elsewhere = PostgresTransactions::new(pool.clone()).schema("no such schema").unwrap();
-    let error = told(elsewhere.begin(&fence).await.map(drop));
-    assert_eq!((error.kind(), error.applied()), (ErrorKind::NotReady, Applied::No), "{error}");
-    assert!(PostgresTransactions::new(pool.clone()).schema("").is_err());
-    assert!(!format!("{elsewhere:?}{error:?}").contains(common::PASSWORD));
-
-    pool.close().await;
-    let error = told(transactions.begin(&fence).await.map(drop));
-    assert_eq!(error.applied(), Applied::No, "{error}");
-    drop(locks);
-    place.clear().await;
-}
-
-async fn a_lease_or_a_guard_is_a_fence() {
-    let stage = Stage::new().await;
-    let locks = Locks::new(stage.locks.clone());
-    let guard = locks.lock("x").acquire().await.unwrap();
-    assert_eq!(guard.to_fence().unwrap().token(), guard.token());
-    let mut tx = stage.ledger.begin("READ COMMITTED").await;
-    stage.transactions.hold(&mut tx, &guard).await.unwrap();
-    stage.transactions.hold(&mut tx, guard.lease()).await.unwrap();
-    tx.commit().await.unwrap();
-    guard.release().await.unwrap();
-    stage.clear().await;
-}
-
 testbed::server_tests!(testbed::postgres =>
     a_take_over_waits_for_the_end_of_a_guarded_transaction,
     a_transaction_that_comes_after_the_take_over_is_refused_and_keeps_nothing,
@@ -425,8 +265,4 @@ testbed::server_tests!(testbed::postgres =>
     a_row_is_not_deleted_while_it_is_guarded,
     the_look_comes_after_the_wait_for_the_guard,
     a_snapshot_does_not_hide_that_the_grant_is_over,
-    a_savepoint_that_is_rolled_back_takes_its_guard_along,
-    work_in_a_transaction_is_kept_under_its_lease_alone,
-    a_missing_right_and_a_missing_table_are_told,
-    a_lease_or_a_guard_is_a_fence,
 );

@@ -91,13 +91,13 @@ impl PostgresTransactions {
     }
 
     async fn hold_in(&self, connection: &mut PgConnection, fence: &Fence) -> Result<(), FenceError> {
-        let held = self.look(connection, fence).await;
-        let held = held.map_err(|error| at(error.into(), Some(fence.lock())))?;
-        if held {
-            return Ok(());
-        }
+        let error = match self.look(connection, fence).await {
+            Ok(true) => return Ok(()),
+            Ok(false) => NotHeld { lock: fence.lock().clone(), token: fence.token() }.into(),
+            Err(error) => at(error.into(), Some(fence.lock())),
+        };
         refuse(connection).await;
-        Err(NotHeld { lock: fence.lock().clone(), token: fence.token() }.into())
+        Err(error)
     }
 
     async fn look(&self, connection: &mut PgConnection, fence: &Fence) -> Result<bool, StoreError> {

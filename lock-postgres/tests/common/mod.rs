@@ -1,6 +1,7 @@
 //! A database for one test: the testbed's server, and a schema and a role of the test's own.
 #![allow(dead_code, reason = "each file of tests uses a part of it")]
 
+pub(crate) mod guarded;
 pub(crate) mod ledger;
 pub(crate) mod pooler;
 
