@@ -2,10 +2,18 @@
 
 use async_trait::async_trait;
 use lock_core::{Applied, Fence, FenceError, NotHeld, StoreError, ToFence, Transactions};
-use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{PgConnection, PgPool, Postgres, Transaction, postgres::PgDatabaseError};
 
 use super::{Statement, at, hex, of_fence, refuse, token, uncommitted};
-use crate::{provider::PostgresLocks, rows::column, statements::Schema};
+use crate::{
+    error::answered,
+    provider::PostgresLocks,
+    rows::{column, corrupt},
+    statements::Schema,
+};
+
+/// What `fence_hold.sql` fails with, in any language of the server's messages.
+const REFUSED: &str = "refused by the fence of a lock";
 
 /// Transactions that are done under a lock of the same database, or not at all: the strongest fence there is.
 ///
@@ -92,26 +100,43 @@ impl PostgresTransactions {
 
     async fn hold_in(&self, connection: &mut PgConnection, fence: &Fence) -> Result<(), FenceError> {
         let error = match self.look(connection, fence).await {
-            Ok(true) => return Ok(()),
-            Ok(false) => NotHeld { lock: fence.lock().clone(), token: fence.token() }.into(),
-            Err(error) => at(error.into(), Some(fence.lock())),
+            Ok(()) => return Ok(()),
+            // By the server, which has failed the transaction as well.
+            Err(Failed::Statement(error)) if is_refusal(&error) => {
+                return Err(NotHeld { lock: fence.lock().clone(), token: fence.token() }.into());
+            }
+            Err(Failed::Statement(error)) => uncommitted(error, "locks"),
+            Err(Failed::Answer(error)) => error,
         };
         refuse(connection).await;
-        Err(error)
+        Err(at(error.into(), Some(fence.lock())))
     }
 
-    async fn look(&self, connection: &mut PgConnection, fence: &Fence) -> Result<bool, StoreError> {
+    async fn look(&self, connection: &mut PgConnection, fence: &Fence) -> Result<(), Failed> {
         let (lock, token) = (hex(fence.lock().as_str()), token(fence));
         let values = [("lock", lock.as_str()), ("token", token.as_str())];
-        let rows = self.hold.run(connection, &values).await.map_err(|error| uncommitted(error, "locks"))?;
+        let rows = self.hold.run(connection, &values).await.map_err(Failed::Statement)?;
         // The first row is the advisory lock's.
-        let Some(held) = rows.get(1) else { return Ok(false) };
-        if column::<&str>(held, "isolation")?.starts_with("read ") {
-            return Ok(true);
+        let held =
+            rows.get(1).ok_or_else(|| Failed::Answer(corrupt("the server didn't say whether the lock is held")))?;
+        if !column::<&str>(held, "isolation").map_err(Failed::Answer)?.starts_with("read ") {
+            self.hold_in_snapshot.run(connection, &values).await.map_err(Failed::Statement)?;
         }
-        let rows = self.hold_in_snapshot.run(connection, &values).await;
-        Ok(!rows.map_err(|error| uncommitted(error, "locks"))?.is_empty())
+        Ok(())
     }
+}
+
+/// Why a look gave no yes.
+enum Failed {
+    Statement(sqlx::Error),
+    /// The answer can't be understood.
+    Answer(StoreError),
+}
+
+/// Whether the server said that the grant holds its lock no more.
+fn is_refusal(error: &sqlx::Error) -> bool {
+    let refused = |answer: &PgDatabaseError| answer.code() == "22P02" && answer.message().contains(REFUSED);
+    answered(error).is_some_and(refused)
 }
 
 #[async_trait]
