@@ -5,8 +5,8 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Place, fence_of, take};
-use lock_core::{Clock, Pass, Resource, SystemClock, Transactions};
+use common::{Place, ask, fence_of, granted, seconds};
+use lock_core::{Clock, LockProvider, Pass, Resource, SystemClock, Transactions};
 use lock_postgres::{PostgresFences, sqlx};
 
 const ROUNDS: usize = 120;
@@ -26,7 +26,9 @@ async fn a_fenced_transaction_costs_little_more_than_a_plain_one() {
     let write = async |tx: &mut sqlx::Transaction<'static, sqlx::Postgres>| {
         sqlx::query(sqlx::AssertSqlSafe(update.clone())).execute(&mut **tx).await.unwrap();
     };
-    let (request, grant) = take(&locks, "accounts").await;
+    // Longer than all of this takes, on any machine.
+    let request = ask("accounts", seconds(3600));
+    let grant = granted(locks.acquire(&request).await.unwrap());
     let (fence, resource) = (fence_of(&request, grant), Resource::new("accounts").unwrap());
 
     let plain = async || {
