@@ -14,7 +14,7 @@ use mongodb::{
 use super::{
     config::FencesBuilder,
     session::{failed, must_be_in_transaction, spoil},
-    step::{Step, seen},
+    step::{Step, id, seen},
 };
 use crate::{
     config::{Settings, Source},
@@ -47,7 +47,7 @@ const ATTEMPTS: u32 = 5;
 /// # Ok(()) }
 /// ```
 ///
-/// Each resource is a document: `_id` its name, `lock` whose tokens fence it, `token` the highest of them. Nothing sweeps
+/// Each resource is a document: `_id` its name (in which `%` and all but ASCII is percent-encoded), `lock` whose tokens fence it, `token` the highest of them. Nothing sweeps
 /// them.
 #[derive(Clone)]
 pub struct MongoFences {
@@ -180,7 +180,7 @@ impl FenceRegister for MongoFences {
     async fn highest(&self, resource: &Resource) -> Result<Option<Fence>, FenceError> {
         let name = resource.clone();
         let look = move |runner: Arc<Runner>| {
-            let filter = doc! { "_id": name.as_str() };
+            let filter = doc! { "_id": id(&name) };
             async move { Ok(runner.collection.find_one(filter).max_time(runner.timeout).await?) }
         };
         let told = |error: StoreError| error.at("mongo", Operation::Fence, None);
@@ -191,7 +191,7 @@ impl FenceRegister for MongoFences {
     async fn forget(&self, resource: &Resource) -> Result<bool, FenceError> {
         let name = resource.clone();
         let delete = move |runner: Arc<Runner>| {
-            let filter = doc! { "_id": name.as_str() };
+            let filter = doc! { "_id": id(&name) };
             async move {
                 let command = runner.collection.find_one_and_delete(filter).write_concern(runner.write_concern());
                 Ok(command.max_time(runner.timeout).await?.is_some())
@@ -219,7 +219,7 @@ impl fmt::Debug for MongoFences {
 
 /// The document by which a step was just refused, whether a majority has it yet or not.
 async fn find(fences: &Collection<Document>, resource: &Resource) -> Result<Option<Document>, Error> {
-    let look = fences.find_one(doc! { "_id": resource.as_str() }).read_concern(ReadConcern::local());
+    let look = fences.find_one(doc! { "_id": id(resource) }).read_concern(ReadConcern::local());
     look.selection_criteria(SelectionCriteria::ReadPreference(ReadPreference::Primary)).await
 }
 

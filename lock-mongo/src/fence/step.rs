@@ -30,7 +30,7 @@ impl Step {
 
     /// The resource's document, if the fence passes there.
     pub(super) fn filter(&self) -> Document {
-        let mut filter = doc! { "_id": self.resource.as_str() };
+        let mut filter = doc! { "_id": id(&self.resource) };
         filter.extend(passes("", &self.fence, self.pass));
         filter
     }
@@ -50,6 +50,18 @@ impl Step {
         let message = format!("the fence of \"{}\" was changed at the same time", self.resource);
         Err(StoreError::refused(ErrorKind::Contention, message).into())
     }
+}
+
+/// The `_id` of a resource's document: its name, in which `%` and all but visible ASCII and spaces is percent-encoded.
+///
+/// A refusal comes as an error whose message shows the `_id`, and the server cuts a long one: in the middle of a letter of
+/// several bytes as well, and what is no UTF-8 the driver can't read.
+pub(super) fn id(resource: &Resource) -> String {
+    let byte = |byte: u8| match byte {
+        b' '..=b'~' if byte != b'%' => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    };
+    resource.as_str().bytes().map(byte).collect()
 }
 
 /// Which documents let a fence pass; `at` is where in them theirs stands. What no version writes never matches: an array
