@@ -5,9 +5,16 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what went wrong by failing")]
 
+mod etcd;
+mod files;
 mod memory;
+mod mongo;
 #[cfg(target_os = "linux")]
 mod orphans;
+mod postgres;
+mod redis;
+mod sqlite;
+mod zookeeper;
 
 use std::{any::Any, io, process::ExitCode, sync::Arc, time::Duration};
 
@@ -50,7 +57,17 @@ macro_rules! row {
 ///
 /// A store that keeps locks has two lists: guarded by a lock of its own, and registered under a lock that is kept elsewhere.
 fn rows() -> Vec<Row> {
-    [row!(memory: memory::serve)].concat()
+    [
+        row!(memory: memory::serve),
+        row!(files: folder),
+        row!(sqlite: sqlite_file, lock_sqlite::SqliteLocks, 1_000),
+        row!(postgres: testbed::postgres, lock_postgres::PostgresLocks, 1_000),
+        row!(redis: testbed::redis, lock_redis::RedisLocks, 1_000),
+        row!(mongo: testbed::mongo, lock_mongo::MongoLocks, 1_000),
+        row!(etcd: testbed::etcd, lock_etcd::EtcdLocks, 2_000),
+        row!(zookeeper: testbed::zookeeper, lock_zookeeper::ZooKeeperLocks, 4_000),
+    ]
+    .concat()
 }
 
 /// A list with the flaw that everybody makes first.
@@ -106,6 +123,13 @@ impl From<tempfile::TempDir> for Place {
     fn from(folder: tempfile::TempDir) -> Self {
         Self { url: folder.path().join("kept").display().to_string(), _kept: Some(Box::new(folder)) }
     }
+}
+
+/// A fresh folder.
+fn folder() -> io::Result<Place> {
+    let place: Place = tempfile::tempdir()?.into();
+    std::fs::create_dir(&place.url)?;
+    Ok(place)
 }
 
 /// A fresh file of SQLite.

@@ -7,6 +7,7 @@ mod flawed;
 
 use std::{
     any::Any,
+    io,
     process::ExitCode,
     sync::{Arc, LazyLock},
 };
@@ -38,7 +39,16 @@ macro_rules! row {
 
 /// The registers, a line for each: its store, where that is, and how a client of the register is made from that.
 fn rows() -> Vec<Row> {
-    vec![row!(memory: nowhere, async |_| Ok::<_, Failure>(MEMORY.clone()))]
+    vec![
+        row!(memory: nowhere, async |_| Ok::<_, Failure>(MEMORY.clone())),
+        row!(sqlite: tempfile::tempdir, async |url: String| lock_sqlite::SqliteFences::connect(&url).await),
+        row!(postgres: testbed::postgres, async |url: String| lock_postgres::PostgresFences::connect(&url).await),
+        row!(redis: testbed::redis, async |url: String| lock_redis::RedisFences::connect(&url).await),
+        row!(mongo: testbed::mongo, async |url: String| lock_mongo::MongoFences::connect(&url).await),
+        row!(etcd: testbed::etcd, async |url: String| lock_etcd::EtcdFences::connect(&url).await),
+        row!(zookeeper: testbed::zookeeper, async |url: String| lock_zookeeper::ZooKeeperFences::connect(&url).await),
+        row!(files: folder, async |url: String| lock_fence::files::FileFences::open(url).await),
+    ]
 }
 
 /// The one that all clients of the memory's register see.
@@ -70,6 +80,13 @@ impl From<tempfile::TempDir> for Place {
     fn from(folder: tempfile::TempDir) -> Self {
         Self { url: folder.path().join("kept").display().to_string(), _kept: Some(Box::new(folder)) }
     }
+}
+
+/// A fresh folder.
+fn folder() -> io::Result<Place> {
+    let place: Place = tempfile::tempdir()?.into();
+    std::fs::create_dir(&place.url)?;
+    Ok(place)
 }
 
 /// For what is in this process's memory.
