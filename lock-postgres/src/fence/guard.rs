@@ -5,12 +5,7 @@ use lock_core::{Applied, Fence, FenceError, NotHeld, StoreError, ToFence, Transa
 use sqlx::{PgConnection, PgPool, Postgres, Transaction, postgres::PgDatabaseError};
 
 use super::{Statement, at, hex, of_fence, refuse, token, uncommitted};
-use crate::{
-    error::answered,
-    provider::PostgresLocks,
-    rows::{column, corrupt},
-    statements::Schema,
-};
+use crate::{error::answered, provider::PostgresLocks, rows::column, statements::Schema};
 
 /// What `fence_hold.sql` fails with, in any language of the server's messages.
 const REFUSED: &str = "refused by the fence of a lock";
@@ -99,34 +94,35 @@ impl PostgresTransactions {
     }
 
     async fn hold_in(&self, connection: &mut PgConnection, fence: &Fence) -> Result<(), FenceError> {
+        let not_held = || NotHeld { lock: fence.lock().clone(), token: fence.token() }.into();
         let error = match self.look(connection, fence).await {
-            Ok(()) => return Ok(()),
+            Ok(true) => return Ok(()),
             // By the server, which has failed the transaction as well.
-            Err(Failed::Statement(error)) if is_refusal(&error) => {
-                return Err(NotHeld { lock: fence.lock().clone(), token: fence.token() }.into());
-            }
-            Err(Failed::Statement(error)) => uncommitted(error, "locks"),
-            Err(Failed::Answer(error)) => error,
+            Err(Failed::Statement(error)) if is_refusal(&error) => return Err(not_held()),
+            Ok(false) => not_held(),
+            Err(Failed::Statement(error)) => uncommitted(error, "locks").into(),
+            Err(Failed::Answer(error)) => error.into(),
         };
         refuse(connection).await;
-        Err(at(error.into(), Some(fence.lock())))
+        Err(at(error, Some(fence.lock())))
     }
 
-    async fn look(&self, connection: &mut PgConnection, fence: &Fence) -> Result<(), Failed> {
+    /// `false` if the lock has no row.
+    async fn look(&self, connection: &mut PgConnection, fence: &Fence) -> Result<bool, Failed> {
         let (lock, token) = (hex(fence.lock().as_str()), token(fence));
         let values = [("lock", lock.as_str()), ("token", token.as_str())];
         let rows = self.hold.run(connection, &values).await.map_err(Failed::Statement)?;
         // The first row is the advisory lock's.
-        let held =
-            rows.get(1).ok_or_else(|| Failed::Answer(corrupt("the server didn't say whether the lock is held")))?;
-        if !column::<&str>(held, "isolation").map_err(Failed::Answer)?.starts_with("read ") {
-            self.hold_in_snapshot.run(connection, &values).await.map_err(Failed::Statement)?;
+        let Some(held) = rows.get(1) else { return Ok(false) };
+        if column::<&str>(held, "isolation").map_err(Failed::Answer)?.starts_with("read ") {
+            return Ok(true);
         }
-        Ok(())
+        let rows = self.hold_in_snapshot.run(connection, &values).await.map_err(Failed::Statement)?;
+        Ok(!rows.is_empty())
     }
 }
 
-/// Why a look gave no yes.
+/// Why a look gave no answer that it is held.
 enum Failed {
     Statement(sqlx::Error),
     /// The answer can't be understood.

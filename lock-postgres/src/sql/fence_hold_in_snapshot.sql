@@ -2,15 +2,13 @@
 -- row has changed since, which FOR KEY SHARE doesn't. A lock of this strength would hold renewals up, so it is undone at once.
 -- {{lock}} the name in hex digits; {{token}}
 SAVEPOINT leasehold_look;
-WITH held AS MATERIALIZED (
-    SELECT l.token
-    FROM {{locks}} AS l
-    WHERE l.name = convert_from(decode('{{lock}}', 'hex'), 'UTF8') COLLATE "C"
-        AND l.token = {{token}} AND l.owner IS NOT NULL AND l.expires_at > clock_timestamp()
-    FOR SHARE OF l
-)
-SELECT CASE WHEN EXISTS (SELECT FROM held) THEN current_setting('transaction_isolation')
+SELECT CASE
+    WHEN l.token = {{token}} AND l.owner IS NOT NULL AND l.expires_at > clock_timestamp()
+        THEN current_setting('transaction_isolation')
     ELSE ('refused by the fence of a lock: roll back; ' || current_setting('transaction_isolation'))::integer::text
-END AS isolation;
+END AS isolation
+FROM {{locks}} AS l
+WHERE l.name = convert_from(decode('{{lock}}', 'hex'), 'UTF8') COLLATE "C"
+FOR SHARE OF l;
 ROLLBACK TO SAVEPOINT leasehold_look;
 RELEASE SAVEPOINT leasehold_look
