@@ -65,8 +65,8 @@ fn locks(provider: impl LockProvider) -> Locks {
     builder.build()
 }
 
-/// The statements that make what a store keeps its locks in, for an administrator to run; `schema` where it has one (on
-/// MongoDB the collection).
+/// The statements that make what a store keeps its locks and its fences in, for an administrator to run; `schema` where it
+/// has one (on MongoDB the collection of the locks; that of the fences needs no statements).
 ///
 /// # Errors
 /// [`ErrorKind::InvalidConfig`] for a store without a schema of its own, an unknown one, or one that is switched off.
@@ -77,9 +77,12 @@ pub fn schema_ddl(store: &str, schema: Option<&str>) -> Result<String, StoreErro
             format!("the {store} store has no schemas to choose from"),
         )),
         #[cfg(feature = "sqlite")]
-        "sqlite" => Ok(lock_sqlite::SqliteLocks::ddl().to_owned()),
+        "sqlite" => Ok(both(lock_sqlite::SqliteLocks::ddl(), lock_sqlite::SqliteFences::ddl())),
         #[cfg(feature = "postgres")]
-        "postgres" | "postgresql" => lock_postgres::PostgresLocks::ddl(schema.unwrap_or("leasehold")),
+        "postgres" | "postgresql" => {
+            let schema = schema.unwrap_or("leasehold");
+            Ok(both(&lock_postgres::PostgresLocks::ddl(schema)?, &lock_postgres::PostgresFences::ddl(schema)?))
+        }
         #[cfg(feature = "mongo")]
         "mongo" | "mongodb" => lock_mongo::MongoLocks::ddl(schema),
         "memory" | "redis" | "redlock" | "etcd" | "zookeeper" => {
@@ -87,6 +90,12 @@ pub fn schema_ddl(store: &str, schema: Option<&str>) -> Result<String, StoreErro
         }
         other => Err(not_here(other)),
     }
+}
+
+/// Two scripts as one.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+fn both(locks: &str, fences: &str) -> String {
+    format!("{}\n\n{fences}", locks.trim_end())
 }
 
 pub(crate) fn scheme(url: &str) -> Result<String, StoreError> {
@@ -159,12 +168,14 @@ mod tests {
         assert!(schema_ddl("memory", None).is_err());
         #[cfg(feature = "sqlite")]
         {
-            assert!(schema_ddl("sqlite", None).unwrap().contains("CREATE TABLE"));
+            let ddl = schema_ddl("sqlite", None).unwrap();
+            assert!(ddl.contains("leasehold_locks") && ddl.contains("leasehold_fences"), "{ddl}");
             assert!(schema_ddl("sqlite", Some("x")).is_err(), "it would be ignored");
         }
         #[cfg(feature = "postgres")]
         {
-            assert!(schema_ddl("postgres", Some("my locks")).unwrap().contains("\"my locks\".\"locks\""));
+            let ddl = schema_ddl("postgres", Some("my locks")).unwrap();
+            assert!(ddl.contains("\"my locks\".\"locks\"") && ddl.contains("\"my locks\".\"fences\""), "{ddl}");
             assert!(schema_ddl("postgres", Some("")).is_err());
         }
         #[cfg(feature = "mongo")]

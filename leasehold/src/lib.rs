@@ -95,6 +95,11 @@ pub mod prelude {
     pub use crate::locked;
 }
 
+/// The programs of the page on fencing, run as tests.
+#[cfg(all(doctest, feature = "sqlite"))]
+#[doc = include_str!("../../docs/fencing.md")]
+struct Fencing;
+
 /// The programs of the page on jobs, run as tests.
 #[cfg(all(doctest, feature = "macros"))]
 #[doc = include_str!("../../docs/jobs.md")]
