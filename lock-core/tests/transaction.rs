@@ -23,6 +23,18 @@ struct Ledger {
     kept: Arc<Mutex<Vec<&'static str>>>,
     commit_takes: Duration,
     holds_no_more: bool,
+    roll_back: RollBack,
+}
+
+/// What becomes of a roll-back.
+#[derive(Clone, Copy, Default)]
+enum RollBack {
+    #[default]
+    Done,
+    /// The work had ended its transaction itself.
+    EndedBefore,
+    /// The connection says nothing.
+    Silent,
 }
 
 struct Draft(Vec<&'static str>);
@@ -45,7 +57,11 @@ impl Transactions for Ledger {
     }
 
     async fn roll_back(&self, _: Draft) -> Result<(), StoreError> {
-        Ok(())
+        match self.roll_back {
+            RollBack::Done => Ok(()),
+            RollBack::EndedBefore => Err(StoreError::unknown(ErrorKind::Other, "it had ended")),
+            RollBack::Silent => std::future::pending().await,
+        }
     }
 }
 
@@ -135,6 +151,38 @@ async fn a_commit_that_was_begun_is_not_broken_off_by_a_loss() {
     });
     outcome.await.unwrap();
     assert_eq!(ledger.kept(), ["a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_roll_back_that_says_nothing_holds_nobody_up_for_long() {
+    let (stage, ledger) = (Stage::new(), Ledger { roll_back: RollBack::Silent, ..Ledger::default() });
+    let begun = stage.clock().now();
+    let outcome = stage.locks().lock("x").ttl(TTL).run_in_transaction(&ledger, async |_, _| Err::<(), _>("on purpose"));
+    assert!(matches!(outcome.await.unwrap_err(), TransactionError::Work("on purpose")));
+    assert!(stage.clock().now().since(begun) < Duration::from_secs(6) && stage.is_free("x").await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_stands_though_the_work_failed_is_told() {
+    let (stage, ledger) = (Stage::new(), Ledger { roll_back: RollBack::EndedBefore, ..Ledger::default() });
+    let outcome = stage.locks().lock("x").ttl(TTL).run_in_transaction(&ledger, async |_, _| Err::<(), _>("on purpose"));
+    let error = outcome.await.unwrap_err();
+    assert!(matches!(error, TransactionError::Fence(FenceError::Store(_))), "{error:?}");
+    assert_eq!(error.applied(), Applied::Maybe);
+}
+
+/// The work around it may know what to do: its own tick is used up if it ends well.
+#[tokio::test(start_paused = true)]
+async fn joined_work_that_fails_does_not_fail_the_work_around_it() {
+    let (stage, ledger) = (Stage::new(), Ledger::default());
+    let locks = stage.locks();
+    let outer = |tick| locks.lock("x").ttl(TTL).tick(Tick(tick)).retry();
+    let ran = outer(5).run(|_| async {
+        let inner = locks.lock("x").ttl(TTL).reentrant();
+        inner.run_in_transaction(&ledger, async |_, _| Err::<(), _>("on purpose")).await.unwrap_err();
+    });
+    ran.await.unwrap();
+    assert!(matches!(outer(5).run(|_| async {}).await, Err(LockError::Finished(_))));
 }
 
 #[tokio::test(start_paused = true)]

@@ -20,8 +20,8 @@ use super::{
 };
 use crate::error::{ErrorKind, StoreError};
 
-/// How long `run` waits for the release of its lock.
-const RELEASE_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a caller waits for what is only tidied up: the release of its lock, the roll-back of its transaction.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Lock {
     /// Acquires it, does the work, and releases it.
@@ -226,7 +226,7 @@ pub(super) async fn give_back(client: &Client, guard: LeaseGuard) {
         released = guard.release() => if let Err(error) = released {
             tracing::warn!(lock = %lease.name(), %error, "the work is done, its lock could not be released; its ttl frees it");
         },
-        () = client.clock.sleep_until(client.clock.now() + RELEASE_PATIENCE) => {
+        () = client.clock.sleep_until(client.clock.now() + PATIENCE) => {
             tracing::warn!(lock = %lease.name(), "the work is done, the release of its lock takes long and goes on behind");
         }
     }

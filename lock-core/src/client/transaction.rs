@@ -5,7 +5,14 @@ use std::panic::{AssertUnwindSafe, resume_unwind};
 use async_trait::async_trait;
 use futures_util::FutureExt;
 
-use super::{current::Under, error::LockError, lease::Lease, lock::Lock, run::give_back};
+use super::{
+    current::Under,
+    error::LockError,
+    lease::Lease,
+    lock::Lock,
+    locks::Client,
+    run::{PATIENCE, give_back},
+};
 use crate::{
     error::{Applied, StoreError},
     fence::{Fence, FenceError},
@@ -31,10 +38,12 @@ pub trait Transactions: Send + Sync {
     /// [`FenceError::NotHeld`]: nothing was kept. [`FenceError::Store`], which says whether something may have been.
     async fn commit(&self, transaction: Self::Transaction, fence: &Fence) -> Result<(), FenceError>;
 
-    /// Rolls it back, and waits for that.
+    /// Rolls it back, and waits for that. It may be dropped before: then the store does it when the connection is gone.
     ///
     /// # Errors
-    /// The store's; the store then rolls back by itself when it learns that the connection is gone.
+    /// One that [may have been applied](Applied::Maybe) only if the transaction had ended before (the work ended it, or the
+    /// store did for an error that the work ignored), so that what was written after that may stand: the caller is told.
+    /// Otherwise the store's; the store then rolls back by itself when it learns that the connection is gone.
     async fn roll_back(&self, transaction: Self::Transaction) -> Result<(), StoreError>;
 }
 
@@ -70,8 +79,12 @@ impl Lock {
     ///
     /// From its beginning to its end the transaction keeps others from being granted the lock, also beyond the lease; so
     /// nothing of theirs comes between. A commit that was begun isn't broken off: it is told how it ended. When the lease is
-    /// lost before that, the work's future is dropped, as in [`run`](Self::run). Dropping this future rolls back, unless the
-    /// commit has left already.
+    /// lost before that, the work's future is dropped, as in [`run`](Self::run); the roll-back then has 5 s. Dropping this
+    /// future rolls back, unless the commit has left already. Work that doesn't succeed has [failed](Lease::fail): a tick with
+    /// [`retry`](Self::retry) is run again, also after a commit whose outcome is unknown.
+    ///
+    /// With [`reentrant`](Self::reentrant), work under the same lock has a transaction of its own under the same lease. The
+    /// two know nothing of each other: what one has locked in the database, the other waits for.
     ///
     /// `store` is the transactions of the database that keeps both the lock and the data: each store crate has them. Keep
     /// the work short: the database keeps what it locked for as long as that takes.
@@ -86,7 +99,7 @@ impl Lock {
         S: Transactions,
         W: AsyncFnOnce(&mut S::Transaction, &Lease) -> Result<T, E>,
     {
-        let client = self.client.clone();
+        let (client, has_tick) = (self.client.clone(), self.tick.is_some());
         let (guard, under) = match self.joins()? {
             Some(under) => (None, under),
             None => {
@@ -96,8 +109,9 @@ impl Lock {
             }
         };
         let lease = under.lease().clone();
-        let done = AssertUnwindSafe(under.scope(transact(store, &lease, work))).catch_unwind().await;
-        if !matches!(done, Ok(Ok(_))) {
+        let done = AssertUnwindSafe(under.scope(transact(store, &client, &lease, work))).catch_unwind().await;
+        // Joined work without a tick fails for itself: whoever called it may know what to do about it.
+        if !matches!(done, Ok(Ok(_))) && (guard.is_some() || has_tick) {
             lease.fail();
         }
         if let Some(guard) = guard {
@@ -107,7 +121,7 @@ impl Lock {
     }
 }
 
-async fn transact<S, T, E, W>(store: &S, lease: &Lease, work: W) -> Result<T, TransactionError<E>>
+async fn transact<S, T, E, W>(store: &S, client: &Client, lease: &Lease, work: W) -> Result<T, TransactionError<E>>
 where
     S: Transactions,
     W: AsyncFnOnce(&mut S::Transaction, &Lease) -> Result<T, E>,
@@ -123,8 +137,22 @@ where
         Ok(Err(error)) => TransactionError::Work(error),
         Err(lost) => LockError::from(lost).into(),
     };
-    if let Err(error) = store.roll_back(transaction).await {
-        tracing::debug!(lock = %lease.name(), %error, "no roll-back; the store does it when the connection is gone");
+    // Dropped, it is rolled back as well; nobody waits for a connection that says nothing.
+    let patience = client.clock.sleep_until(client.clock.now() + PATIENCE);
+    let undone = tokio::select! {
+        undone = store.roll_back(transaction) => undone,
+        () = patience => {
+            tracing::warn!(lock = %lease.name(), "the roll-back takes long; the store does it when the connection is gone");
+            Ok(())
+        }
+    };
+    match undone {
+        Ok(()) => Err(error),
+        // It had ended before: what the work wrote after that may stand.
+        Err(kept) if kept.applied() == Applied::Maybe => Err(FenceError::from(kept).into()),
+        Err(refused) => {
+            tracing::debug!(lock = %lease.name(), error = %refused, "no roll-back; the store does it when the connection is gone");
+            Err(error)
+        }
     }
-    Err(error)
 }

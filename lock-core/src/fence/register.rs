@@ -1,6 +1,6 @@
 //! Where the highest token of each resource is kept.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 
@@ -35,4 +35,19 @@ pub trait FenceRegister: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// [`FenceError::Store`].
     async fn forget(&self, resource: &Resource) -> Result<bool, FenceError>;
+}
+
+#[async_trait]
+impl<R: FenceRegister + ?Sized> FenceRegister for Arc<R> {
+    async fn raise(&self, resource: &Resource, fence: &Fence, pass: Pass) -> Result<(), FenceError> {
+        (**self).raise(resource, fence, pass).await
+    }
+
+    async fn highest(&self, resource: &Resource) -> Result<Option<Fence>, FenceError> {
+        (**self).highest(resource).await
+    }
+
+    async fn forget(&self, resource: &Resource) -> Result<bool, FenceError> {
+        (**self).forget(resource).await
+    }
 }
