@@ -205,6 +205,12 @@ pub(crate) enum Fence {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Exit codes:
+    0  it passes
+    1  refused: a later grant was seen, or the resource is fenced by another lock (-E)
+   64  wrong usage, token, name or store URL
+   69  the store can't be reached or used: whether the token was taken in, the message says")]
 pub(crate) struct FenceCheck {
     /// What is to be written: 1 to 512 bytes of UTF-8
     pub(crate) resource: String,
@@ -228,14 +234,14 @@ pub(crate) struct FenceCheck {
     long_about = "\
 Run a command only if its token passes.
 
-The token and its lock are those that `leasehold run` has put into LEASEHOLD_TOKEN and LEASEHOLD_LOCK, unless --token and \
---lock say otherwise. From the check on lower tokens are refused. The command takes the place of this process.",
+The token and its lock are those that `leasehold run` has put into LEASEHOLD_TOKEN and LEASEHOLD_LOCK, unless --token (and \
+--lock) say otherwise. From the check on lower tokens are refused. The command takes the place of this process.",
     after_help = "\
 Exit codes:
   the command's own
     1  refused: a later grant has written, or the resource is fenced by another lock (-E)
    64  wrong usage, token, name or store URL
-   69  the store can't be reached or used: nothing was run
+   69  the store can't be reached or used: nothing was run; whether the token was taken in, the message says
   126  the command can't be run       127  the command was not found"
 )]
 pub(crate) struct FenceRun {
@@ -244,9 +250,9 @@ pub(crate) struct FenceRun {
     /// The command and its arguments
     #[arg(last = true, value_name = "COMMAND", required = true)]
     pub(crate) command: Vec<OsString>,
-    /// Under which grant: a number with --lock, or TOKEN@LOCK
-    #[arg(long, env = "LEASEHOLD_TOKEN", allow_hyphen_values = true)]
-    pub(crate) token: String,
+    /// Under which grant: a number with --lock, or TOKEN@LOCK [default: LEASEHOLD_TOKEN of LEASEHOLD_LOCK]
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) token: Option<String>,
     #[command(flatten)]
     pub(crate) rules: FenceRules,
     #[command(flatten)]
@@ -257,14 +263,15 @@ pub(crate) struct FenceRun {
 
 #[derive(Debug, Args)]
 pub(crate) struct FenceRules {
-    /// Of which lock the token is
-    #[arg(long, env = "LEASEHOLD_LOCK", value_name = "NAME")]
+    /// Of which lock the token is [default: LEASEHOLD_LOCK]
+    #[arg(long, value_name = "NAME")]
     pub(crate) lock: Option<String>,
-    /// Let each token pass once, for what must not happen twice under one grant
+    /// Let each token pass once, for what must not happen twice under one grant; one that passed is used up, also if what
+    /// comes after it fails
     #[arg(long)]
     pub(crate) once: bool,
-    /// Exit code when the token is refused
-    #[arg(short = 'E', long, value_name = "N", default_value_t = exit::BUSY)]
+    /// Exit code when the token is refused, 1 to 255
+    #[arg(short = 'E', long, value_name = "N", default_value_t = exit::BUSY, value_parser = clap::value_parser!(u8).range(1..))]
     pub(crate) refused_exit_code: u8,
 }
 

@@ -27,7 +27,7 @@ pub(crate) async fn perform(task: &args::Fence) -> Result<u8, Failure> {
 
 async fn check(task: &FenceCheck) -> Result<u8, Failure> {
     let resource = Resource::new(&task.resource)?;
-    let fence = fence(&task.token, &task.rules)?;
+    let fence = fence(Some(&task.token), &task.rules)?;
     match raise(&task.store, &resource, &fence, &task.rules).await? {
         Ok(()) if task.json.json => print(&format!("{}\n", json!({ "resource": resource.as_str(), "passed": true }))),
         Ok(()) => Ok(exit::OK),
@@ -42,7 +42,7 @@ async fn check(task: &FenceCheck) -> Result<u8, Failure> {
 
 async fn run(task: &FenceRun) -> Result<u8, Failure> {
     let resource = Resource::new(&task.resource)?;
-    let fence = fence(&task.token, &task.rules)?;
+    let fence = fence(task.token.as_deref(), &task.rules)?;
     raise(&task.store, &resource, &fence, &task.rules).await??;
     let [program, arguments @ ..] = &*task.command else { return Err(Failure::usage("no command is given")) };
     // Only if it can't be started it comes back.
@@ -110,18 +110,35 @@ async fn raise(
 
 async fn connect(store: &StoreArg) -> Result<(String, Arc<dyn FenceRegister>), Failure> {
     let url = store::url(store)?;
+    if url.to_ascii_lowercase().starts_with("memory:") {
+        return Err(Failure::usage("memory: forgets what was seen when this command ends, so it would refuse nothing"));
+    }
     let fences = store::within(&url, leasehold::connect_fences(&url)).await??;
     Ok((url, fences))
 }
 
-/// The fence that is meant: in one word, or by the token's number and the lock's name.
-fn fence(token: &str, rules: &FenceRules) -> Result<Fence, Failure> {
+/// The fence that is meant: in one word, or by the token's number and the lock's name; else that of `leasehold run`.
+fn fence(token: Option<&str>, rules: &FenceRules) -> Result<Fence, Failure> {
     let wrong = |error: InvalidFence| Failure::usage(error.to_string());
+    let of_run = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let token = match (token, &rules.lock) {
+        (Some(token), _) => token.to_owned(),
+        // A token of the one lock under the name of the other would be taken for what it isn't.
+        (None, Some(_)) => return Err(Failure::usage("--lock says of which lock --token is: give both, or neither")),
+        (None, None) => of_run("LEASEHOLD_TOKEN")
+            .ok_or_else(|| Failure::usage("no token: run it under `leasehold run`, or say --token and --lock"))?,
+    };
     if token.contains('@') {
-        return token.parse().map_err(wrong);
+        let fence: Fence = token.parse().map_err(wrong)?;
+        return match &rules.lock {
+            Some(lock) if lock != fence.lock().as_str() => {
+                Err(Failure::usage(format!("--lock is \"{lock}\", and the token is of \"{}\"", fence.lock())))
+            }
+            _ => Ok(fence),
+        };
     }
     let token: FencingToken = token.parse().map_err(wrong)?;
-    let Some(lock) = &rules.lock else {
+    let Some(lock) = rules.lock.clone().or_else(|| of_run("LEASEHOLD_LOCK")) else {
         return Err(Failure::usage("of which lock is the token? Say --lock NAME, or give it as TOKEN@LOCK"));
     };
     Fence::new(LockName::new(lock)?, token).map_err(wrong)

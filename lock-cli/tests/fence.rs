@@ -77,7 +77,16 @@ fn what_is_no_token_is_wrong_usage_and_nothing_is_written() {
     }
     let nameless = fence(&stage, &["check", "report", "5"]);
     assert!(code(&nameless) == 64 && one_line(&nameless).contains("--lock"), "{nameless:?}");
-    assert_eq!(code(&fence(&stage, &["check", "", "5@nightly"])), 64);
+    for mixed in [
+        vec!["check", "", "5@nightly"],
+        vec!["check", "report", "5@nightly", "--lock", "hourly"],
+        vec!["check", "report", "5@nightly", "-E", "0"],
+        vec!["run", "report", "--lock", "nightly", "--", "true"],
+        // It would forget at once what it was told.
+        vec!["check", "report", "5@nightly", "--store", "memory:"],
+    ] {
+        assert_eq!(code(&fence(&stage, &mixed)), 64, "{mixed:?}");
+    }
     assert!(shown(&stage)["token"].is_null());
 }
 
