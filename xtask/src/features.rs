@@ -13,11 +13,14 @@ const FEATURES: &[(&str, &[&str])] = &[
     ("macros", &["lock-macros"]),
     ("metrics", &["metrics"]),
     ("object-store", &["object_store"]),
-    // What these bring, a store's driver may bring as well.
+    // What these bring besides lock-fence, a store's driver may bring as well.
     ("files", &[]),
     ("tower", &[]),
     ("axum", &[]),
 ];
+
+/// Each of these brings lock-fence, and nothing else does.
+const CHECKS: &[&str] = &["files", "tower", "axum", "object-store"];
 
 /// What the facade brings by itself.
 const DEFAULT: &[&str] = &["sqlite", "macros"];
@@ -52,6 +55,9 @@ fn look(choice: &str, arguments: &[&str], chosen: &[&str]) -> Result<(), String>
                 _ => {}
             }
         }
+    }
+    if chosen.iter().any(|feature| CHECKS.contains(feature)) != crates.contains("lock-fence") {
+        return Err(format!("{choice}: lock-fence is missing, or there without a feature that needs it"));
     }
     println!("{choice}: {} crates, nothing of what wasn't chosen", crates.len());
     Ok(())

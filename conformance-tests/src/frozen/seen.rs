@@ -54,11 +54,13 @@ impl Seen {
 
     /// What is missing for the run to show anything of fenced writes, if something is.
     pub(super) fn too_tame(&self) -> Option<String> {
-        let Self { acknowledged, refused, writers, holders_frozen, takeovers, .. } = self;
+        let Self { acknowledged, refused, writers, holders_frozen, mid_write, takeovers, .. } = self;
         let least = [
             (*acknowledged, 50, "appends acknowledged"),
             (*writers, 3, "writers that wrote"),
             (*holders_frozen, 3, "freezes of a holder"),
+            // Only there a check and a write that are two steps come apart.
+            (*mid_write, 1, "freezes in mid-write"),
             (*takeovers, 2, "takeovers"),
             (*refused, 2, "late writes refused"),
         ];
