@@ -49,10 +49,13 @@
 //!
 //! Either is one message to the server, as a plain write is; under a register, the first write of a grant takes two where
 //! another process wrote last. A write that was refused has done nothing. One whose answer was lost may have been done, and
-//! that is told: it isn't sent again by itself, since nobody knows whether it may be done twice.
+//! that is told: it isn't sent again by itself, since nobody knows whether it may be done twice. The very first write of a
+//! resource takes two messages as well.
 //!
-//! What neither can do: fence a write that doesn't come in such a transaction. A cluster that was restored from a backup has
-//! the holders and the registers of that time; raise a register again before it is relied on. Programs that may write below
+//! What neither can do: fence a write that doesn't come in such a transaction. **After a restore from a backup** tokens begin
+//! again at the backup's revision, and a holder from before it, still at work somewhere, has a *higher* token than all
+//! new ones: stop all of them first, or restore with a revision above every token that was handed out (`--bump-revision`).
+//! Programs that may write below
 //! the prefix of the keys can undo all this: give them no right to it.
 //!
 //! # Connections

@@ -13,9 +13,9 @@ use std::{
 };
 
 use common::{Row, accounts, fence, pass, seconds, start};
-use lock_core::{Applied, Clock, FenceError, FenceRegister, Pass, SystemClock};
+use lock_core::{Applied, Clock, FenceError, FenceRegister, Locks, Pass, SystemClock};
 use lock_etcd::{
-    EtcdFences,
+    EtcdFences, EtcdLocks,
     etcd_client::{Client, GetOptions, SortOrder, SortTarget, TxnOp},
 };
 use testbed::EtcdCluster;
@@ -136,6 +136,36 @@ async fn what_is_told_of_a_write_is_true_while_leaders_fall() {
     assert_eq!(tokens.last().copied(), Some(format!("data/{:010}", highest.token().get()).as_str()));
 }
 
+/// It has the lock's key still, and knows nothing of what the others have decided.
+async fn a_member_that_is_cut_off_answers_no_check_even_of_nothing() {
+    let cluster = Arc::new(start(testbed::etcd_cluster).await);
+    let leads = act(&cluster, |cluster| cluster.await_leader(seconds(20), |_| true)).await;
+    let cut = (leads + 1) % 3;
+    let rest: Vec<_> = (0..3).filter(|at| *at != cut).map(|at| cluster.member(at).host_port().to_owned()).collect();
+    let theirs = EtcdLocks::connect(cluster.member_url(cut)).await.unwrap();
+    let others = EtcdLocks::connect(&format!("etcd://{}/", rest.join(","))).await.unwrap();
+    let guard = Locks::new(theirs.clone()).lock("x").ttl(seconds(4)).acquire().await.unwrap();
+    let lease = (*guard).clone();
+    theirs.write(&lease, []).await.unwrap();
+    act(&cluster, move |cluster| cluster.cut_off(cut)).await;
+    let late = async {
+        // As long as it hasn't noticed that it is alone, nothing but a majority can tell.
+        let mut answers = Vec::new();
+        for _ in 0..3 {
+            answers.push(theirs.write(&lease, []).await.map(drop));
+            answers.push(
+                theirs.write(&lease, [TxnOp::get("data", Some(GetOptions::new().with_serializable()))]).await.map(drop),
+            );
+        }
+        answers
+    };
+    let next = Locks::new(others).lock("x").ttl(seconds(4)).acquire();
+    let (answers, next) = tokio::join!(late, next);
+    assert!(answers.iter().all(Result::is_err), "{answers:?}");
+    next.unwrap().release().await.unwrap();
+}
+
 testbed::server_tests!(testbed::tests::private_etcd_can_be_had =>
     what_is_told_of_a_write_is_true_while_leaders_fall,
+    a_member_that_is_cut_off_answers_no_check_even_of_nothing,
 );

@@ -50,7 +50,7 @@ async fn passes(place: &Place<impl AsServer>, locks: &EtcdLocks, lease: &Lease) 
 async fn a_holder_writes_as_often_as_it_likes() {
     let place = Place::shared().await;
     let (locks, other) = (place.locks().await, place.locks().await);
-    let guard = acquire(&locks, seconds(2)).await;
+    let guard = acquire(&locks, seconds(6)).await;
     let begun = SystemClock.now();
     // Over renewals, which keep the token.
     while SystemClock.now().since(begun) < seconds(5) {
@@ -109,7 +109,7 @@ async fn a_lease_that_ends_at_the_server_writes_no_more() {
     let proxy = Proxy::start(place.host_port()).await.unwrap();
     let far = EtcdLocks::builder(format!("etcd://{}", proxy.address())).prefix(&place.prefix).build().await.unwrap();
     let near = place.locks().await;
-    let guard = acquire(&far, seconds(2)).await;
+    let guard = acquire(&far, seconds(4)).await;
     let lease = (*guard).clone();
     proxy.refuse(true);
     proxy.cut();

@@ -49,7 +49,9 @@
 //! Either costs one operation more in the multi, and no message; the register one look and two operations more for the first
 //! write under a grant. A write whose answer is lost is told as such and not sent again. What it can't do: fence what is
 //! written past it, without the condition; and after people have deleted a resource's node there, or
-//! [forgotten](lock_core::FenceRegister::forget) it, refuse what comes first, whatever its token.
+//! [forgotten](lock_core::FenceRegister::forget) it, refuse what comes first, whatever its token. **After a restore from a
+//! backup** tokens begin again at the backup's transaction, and a holder from before it, still at work somewhere, has a
+//! *higher* token than all new ones: stop all of them first, and forget the registers.
 //!
 //! # Limits
 //!

@@ -16,6 +16,10 @@ use crate::{
 /// It comes from a live lease ([`Lease::fence`](crate::Lease::fence)), may outlive it, and may travel as text to the process
 /// or service that does the write, where it is parsed back. It gives no right to release or renew the lock.
 ///
+/// A lock's name is to mean one lock in one store: tokens of two stores, or of one that was restored from a backup, can't be
+/// compared, and nothing in a fence tells them apart. When a lock moves, see to it that no holder from before is at work,
+/// and then [`forget`](crate::FenceRegister::forget).
+///
 /// The text is the token, `@`, and the lock's name, in which all but `A-Z a-z 0-9 - . _ ~ / :` is percent-encoded: no
 /// spaces, no quotes, so that it fits a header, a URL or a shell's word. At most 1,556 bytes.
 ///

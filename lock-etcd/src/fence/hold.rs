@@ -34,6 +34,9 @@ impl EtcdLocks {
     /// that the lease's own [deadline](Lease::deadline) isn't over: a write between that and the end at the store passes,
     /// since the lock is nobody else's yet.
     ///
+    /// A transaction that writes nothing has to contain a read that isn't `serializable` (in `or_else`, if nowhere else): without
+    /// one, etcd judges it by what the asked member has, which is old if that one is cut off from the others.
+    ///
     /// Good for as many transactions as one likes. Asks the store nothing. The transaction's client must be allowed to
     /// read the lock's keys.
     ///
@@ -89,7 +92,11 @@ impl EtcdLocks {
     /// it may have been applied.
     pub async fn write(&self, lease: &Lease, operations: impl Into<Vec<TxnOp>>) -> Result<TxnResponse, FenceError> {
         let (fence, link) = (lease.fence()?, &self.store().link);
-        let step = Txn::new().when(self.hold(lease)?).and_then(operations);
+        let key = self.store().keys.entry(lease.name(), lease.owner());
+        // A transaction in which nothing asks for more is judged by what the asked member has itself, which may be old if it
+        // is cut off (etcd's `isTxnSerializable`). This read asks for more, and is done only where the compare fails.
+        let look = [TxnOp::get(key, None)];
+        let step = Txn::new().when(self.hold(lease)?).and_then(operations).or_else(look);
         let give_up = link.clock.now() + link.operation_timeout;
         let answered = link.write_once(give_up, |client| txn::send(client, step.clone())).await;
         let answer = answered.map_err(|error| at(error, fence.lock()))?.answer;

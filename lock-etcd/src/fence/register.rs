@@ -108,8 +108,10 @@ impl EtcdFences {
     /// For the caller's own transaction, with compares of its own: these and the operation are to be put into it.
     ///
     /// It takes part only if the resource has seen this very fence: it must have been [raised](FenceRegister::raise)
-    /// before, and nobody have raised it further since. Good for as many transactions as one likes. A transaction that
-    /// didn't succeed was refused by one of its compares: by this one if a raise is refused now.
+    /// before, and nobody have raised it further since. Good for as many transactions as one likes. Put the operation last:
+    /// it writes the register anew, should another operation of the transaction have deleted it. A transaction that didn't
+    /// succeed was refused by one of its compares, and doesn't say by which; a raise that is refused says that the fence is
+    /// stale now. A transaction that writes nothing but this is safe, since this is a write.
     ///
     /// Asks the store nothing.
     ///

@@ -47,7 +47,11 @@ impl ZooKeeperLocks {
     ///
     /// The multi belongs to any client of the same servers without a chroot (for others see
     /// [`write_over`](Self::write_over)) that may read the entry: where entries are their maker's alone, as with user and
-    /// password in the locks' URL, it has to have added the same user. `MultiWriter::abort` takes the condition away again.
+    /// password in the locks' URL, it has to have added the same user. `MultiWriter::abort` takes the condition away again, and so
+    /// does `commit`: call this anew for whatever is added after it, also to try again.
+    ///
+    /// That the entry's name means this very grant rests on owner ids being fresh for each acquire call, as they are but
+    /// where a test hands in an [`Entropy`](lock_core::Entropy) that repeats itself.
     ///
     /// No message for a lease that was acquired here; for another client's one look, the first time.
     ///

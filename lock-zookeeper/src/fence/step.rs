@@ -61,7 +61,6 @@ pub(super) fn told(trouble: Trouble, path: &str) -> FenceError {
                 | Error::Throttled
                 | Error::NotReadOnly
                 | Error::Unimplemented
-                | Error::MarshallingError
                 | Error::InvalidAcl
         )
     );
