@@ -7,12 +7,15 @@
 
 mod etcd;
 mod files;
+mod lines;
 mod memory;
 mod mongo;
+mod objects;
 #[cfg(target_os = "linux")]
 mod orphans;
 mod postgres;
 mod redis;
+mod service;
 mod sqlite;
 mod zookeeper;
 
@@ -60,6 +63,8 @@ fn rows() -> Vec<Row> {
     [
         row!(memory: memory::serve),
         row!(files: folder),
+        row!(service: service::serve),
+        row!(objects: objects::serve),
         row!(sqlite: sqlite_file, lock_sqlite::SqliteLocks, 1_000),
         row!(postgres: testbed::postgres, lock_postgres::PostgresLocks, 1_000),
         row!(redis: testbed::redis, lock_redis::RedisLocks, 1_000),

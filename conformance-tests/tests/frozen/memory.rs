@@ -3,8 +3,7 @@
 
 use std::{
     collections::HashMap,
-    io::{self, BufRead, BufReader, Write},
-    net::{TcpListener, TcpStream},
+    io,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -15,10 +14,8 @@ use lock_core::{
     ErrorKind, Fence, FenceError, FencingToken, Lease, MemoryFences, OtherLock, Pass, Resource, Stale, StoreError,
 };
 use serde::{Deserialize, Serialize};
-use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt},
-    sync::Mutex as AsyncMutex,
-};
+
+use crate::lines;
 
 #[derive(Serialize, Deserialize)]
 struct Asked {
@@ -52,31 +49,11 @@ struct Kept {
 
 /// Serves lists until this process ends; where, as `host:port`.
 pub(crate) fn serve() -> io::Result<String> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    let address = listener.local_addr()?.to_string();
-    let kept = Arc::new(Kept::default());
-    std::thread::spawn(move || {
-        for client in listener.incoming().map_while(Result::ok) {
-            let kept = kept.clone();
-            std::thread::spawn(move || kept.attend(&client));
-        }
-    });
-    Ok(address)
+    let kept = Kept::default();
+    lines::serve(move |asked| kept.answer(asked))
 }
 
 impl Kept {
-    /// Answers one client until it is gone.
-    fn attend(&self, client: &TcpStream) -> io::Result<()> {
-        client.set_nodelay(true)?;
-        for line in BufReader::new(client).lines() {
-            let answer = self.answer(serde_json::from_str(&line?)?);
-            let mut line = serde_json::to_string(&answer)?;
-            line.push('\n');
-            (&*client).write_all(line.as_bytes())?;
-        }
-        Ok(())
-    }
-
     fn answer(&self, Asked { list, what }: Asked) -> Answer {
         let push = |entry| self.lists.lock().unwrap().entry(list.clone()).or_default().push(entry);
         let resource = Resource::new(&list).unwrap();
@@ -100,15 +77,11 @@ impl Kept {
     }
 }
 
-type Connection = tokio::io::BufReader<tokio::net::TcpStream>;
-
 /// A client of a served list.
 pub(crate) struct ServedList {
-    address: String,
+    server: lines::Client,
     name: String,
     checks_before: bool,
-    /// Taken out while a request is under way: one that is broken off leaves none behind.
-    connection: AsyncMutex<Option<Connection>>,
 }
 
 /// A list whose register is checked in the same step as the write.
@@ -123,32 +96,12 @@ pub(crate) async fn checked_before_list(address: &str, name: &str) -> Arc<dyn Fe
 
 impl ServedList {
     fn new(address: &str, name: &str, checks_before: bool) -> Self {
-        Self { address: address.to_owned(), name: name.to_owned(), checks_before, connection: AsyncMutex::default() }
+        Self { server: lines::Client::new(address), name: name.to_owned(), checks_before }
     }
 
     async fn ask(&self, what: What) -> Result<Answer, FenceError> {
         let failed = |error| StoreError::unknown(ErrorKind::Unreachable, "the list's server is gone").caused_by(error);
-        Ok(self.talk(what).await.map_err(failed)?)
-    }
-
-    async fn talk(&self, what: What) -> io::Result<Answer> {
-        let mut kept = self.connection.lock().await;
-        let mut connection = match kept.take() {
-            Some(connection) => connection,
-            None => {
-                let stream = tokio::net::TcpStream::connect(&self.address).await?;
-                stream.set_nodelay(true)?;
-                tokio::io::BufReader::new(stream)
-            }
-        };
-        let mut line = serde_json::to_string(&Asked { list: self.name.clone(), what })?;
-        line.push('\n');
-        connection.write_all(line.as_bytes()).await?;
-        line.clear();
-        connection.read_line(&mut line).await?;
-        let answer = serde_json::from_str(&line)?;
-        *kept = Some(connection);
-        Ok(answer)
+        Ok(self.server.ask(&Asked { list: self.name.clone(), what }).await.map_err(failed)?)
     }
 
     async fn fenced(&self, fence: Fence, what: What) -> Result<(), FenceError> {

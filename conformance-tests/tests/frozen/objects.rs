@@ -1,0 +1,173 @@
+//! The list in an object, a line for each entry, fenced by the object's own metadata. The store of objects is that in memory
+//! of `object_store`, which judges conditions as a bucket does; it is this program's, and served to its child processes.
+
+use std::{io, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use conformance_tests::FencedList;
+use lock_core::{ErrorKind, FenceError, Lease, Pass, Resource, StoreError};
+use lock_fence::object::{Conditional, ConditionalObjects, FencedObjects, Found};
+use object_store::{ObjectStore, UpdateVersion, memory::InMemory};
+use serde::{Deserialize, Serialize};
+
+use crate::lines;
+
+/// How far away the bucket is: a freeze that falls on a write falls as well between what it finds and what it puts.
+const ONE_WAY: Duration = Duration::from_millis(1);
+
+#[derive(Serialize, Deserialize)]
+struct Asked {
+    key: String,
+    /// What is to be put; or nothing, to get what is there.
+    put: Option<Object>,
+}
+
+/// An object on its way, as it was found, or as it is to be put if it is in this state still.
+#[derive(Serialize, Deserialize)]
+struct Object {
+    text: String,
+    fence: Option<String>,
+    write: Option<String>,
+    state: Option<State>,
+}
+
+/// What the store calls a state of an object.
+#[derive(Serialize, Deserialize)]
+struct State {
+    e_tag: Option<String>,
+    version: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+enum Answer {
+    Found(Option<Object>),
+    Put(bool),
+    Failed(String),
+}
+
+impl From<UpdateVersion> for State {
+    fn from(UpdateVersion { e_tag, version }: UpdateVersion) -> Self {
+        Self { e_tag, version }
+    }
+}
+
+impl From<State> for UpdateVersion {
+    fn from(State { e_tag, version }: State) -> Self {
+        Self { e_tag, version }
+    }
+}
+
+/// Serves objects until this process ends; where, as `host:port`.
+pub(crate) fn serve() -> io::Result<String> {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    lines::serve(move |asked| {
+        std::thread::sleep(ONE_WAY);
+        let answer = runtime.block_on(answer(&store, asked));
+        std::thread::sleep(ONE_WAY);
+        answer.unwrap_or_else(|error| Answer::Failed(error.to_string()))
+    })
+}
+
+async fn answer(store: &Arc<dyn ObjectStore>, Asked { key, put }: Asked) -> Result<Answer, StoreError> {
+    let Some(Object { text, fence, write, state }) = put else {
+        let object = |Found { bytes, fence, write, version }| Object {
+            text: String::from_utf8(Vec::from(bytes)).unwrap(),
+            fence,
+            write,
+            state: Some(State::from(version)),
+        };
+        return Ok(Answer::Found(ConditionalObjects::get(store, &key).await?.map(object)));
+    };
+    let state = state.map(UpdateVersion::from);
+    let (fence, write) = (fence.unwrap_or_default(), write.unwrap_or_default());
+    let object = Conditional { bytes: text.into(), fence: &fence, write: &write, unchanged: state.as_ref() };
+    Ok(Answer::Put(store.put_if(&key, object).await?))
+}
+
+/// A client of the served store.
+#[derive(Debug)]
+struct Bucket(lines::Client);
+
+impl Bucket {
+    async fn ask(&self, key: &str, put: Option<Object>) -> Result<Answer, StoreError> {
+        let failed = |error| StoreError::unknown(ErrorKind::Unreachable, "the bucket is gone").caused_by(error);
+        match self.0.ask(&Asked { key: key.to_owned(), put }).await.map_err(failed)? {
+            Answer::Failed(error) => Err(StoreError::unknown(ErrorKind::Other, error)),
+            answer => Ok(answer),
+        }
+    }
+}
+
+#[async_trait]
+impl ConditionalObjects for Bucket {
+    async fn get(&self, key: &str) -> Result<Option<Found>, StoreError> {
+        let Answer::Found(found) = self.ask(key, None).await? else { return Err(strange()) };
+        let Some(Object { text, fence, write, state }) = found else { return Ok(None) };
+        let version = state.map(UpdateVersion::from).ok_or_else(strange)?;
+        Ok(Some(Found { bytes: text.into(), fence, write, version }))
+    }
+
+    async fn put_if(&self, key: &str, object: Conditional<'_>) -> Result<bool, StoreError> {
+        let put = Object {
+            text: text(&object.bytes)?,
+            fence: Some(object.fence.to_owned()),
+            write: Some(object.write.to_owned()),
+            state: object.unchanged.cloned().map(State::from),
+        };
+        let Answer::Put(put) = self.ask(key, Some(put)).await? else { return Err(strange()) };
+        Ok(put)
+    }
+}
+
+fn strange() -> StoreError {
+    StoreError::unknown(ErrorKind::Corrupt, "an answer to another question")
+}
+
+fn text(bytes: &[u8]) -> Result<String, StoreError> {
+    let failed = |error| StoreError::refused(ErrorKind::Corrupt, "the list is no text").caused_by(error);
+    std::str::from_utf8(bytes).map(str::to_owned).map_err(failed)
+}
+
+/// The list in the object `name`.
+pub(crate) async fn register_list(address: &str, name: &str) -> Arc<dyn FencedList> {
+    let bucket = || Bucket(lines::Client::new(address));
+    Arc::new(List { objects: FencedObjects::new(bucket()), bucket: bucket(), list: Resource::new(name).unwrap() })
+}
+
+struct List {
+    objects: FencedObjects<Bucket>,
+    /// The same, past the fence.
+    bucket: Bucket,
+    list: Resource,
+}
+
+fn appended(before: Option<Bytes>, entry: &str) -> Bytes {
+    [&before.unwrap_or_default(), entry.as_bytes(), b"\n"].concat().into()
+}
+
+#[async_trait]
+impl FencedList for List {
+    async fn append(&self, lease: &Lease, entry: &str) -> Result<(), FenceError> {
+        self.objects.update(&self.list, lease, Pass::Again, |before| appended(before, entry)).await
+    }
+
+    /// On condition as well, so that of the others' entries none is lost; but nobody's token is looked at.
+    async fn append_unfenced(&self, entry: &str) -> Result<(), FenceError> {
+        loop {
+            let found = self.bucket.get(self.list.as_str()).await?;
+            let (before, state) = found.map(|found| (found.bytes, found.version)).unzip();
+            let bytes = appended(before, entry);
+            let object = Conditional { bytes, fence: "", write: "", unchanged: state.as_ref() };
+            if self.bucket.put_if(self.list.as_str(), object).await? {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn entries(&self) -> Result<Vec<String>, FenceError> {
+        let bytes = self.objects.get(&self.list).await?.unwrap_or_default();
+        Ok(text(&bytes)?.lines().map(str::to_owned).collect())
+    }
+}
