@@ -1,4 +1,4 @@
-//! The list in an object, a line for each entry, fenced by the object's own metadata. The store of objects is that in memory
+//! The list in an object, a line for each entry, fenced by the object itself. The store of objects is that in memory
 //! of `object_store`, which judges conditions as a bucket does; it is this program's, and served to its child processes.
 
 use std::{io, sync::Arc, time::Duration};
@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use conformance_tests::FencedList;
 use lock_core::{ErrorKind, FenceError, Lease, Pass, Resource, StoreError};
-use lock_fence::object::{Conditional, ConditionalObjects, FencedObjects, Found};
+use lock_fence::object::{ConditionalObjects, FencedObjects, Found};
 use object_store::{ObjectStore, UpdateVersion, memory::InMemory};
 use serde::{Deserialize, Serialize};
 
@@ -27,8 +27,6 @@ struct Asked {
 #[derive(Serialize, Deserialize)]
 struct Object {
     text: String,
-    fence: Option<String>,
-    write: Option<String>,
     state: Option<State>,
 }
 
@@ -71,19 +69,15 @@ pub(crate) fn serve() -> io::Result<String> {
 }
 
 async fn answer(store: &Arc<dyn ObjectStore>, Asked { key, put }: Asked) -> Result<Answer, StoreError> {
-    let Some(Object { text, fence, write, state }) = put else {
-        let object = |Found { bytes, fence, write, version }| Object {
+    let Some(Object { text, state }) = put else {
+        let object = |Found { bytes, version }| Object {
             text: String::from_utf8(Vec::from(bytes)).unwrap(),
-            fence,
-            write,
             state: Some(State::from(version)),
         };
         return Ok(Answer::Found(ConditionalObjects::get(store, &key).await?.map(object)));
     };
     let state = state.map(UpdateVersion::from);
-    let (fence, write) = (fence.unwrap_or_default(), write.unwrap_or_default());
-    let object = Conditional { bytes: text.into(), fence: &fence, write: &write, unchanged: state.as_ref() };
-    Ok(Answer::Put(store.put_if(&key, object).await?))
+    Ok(Answer::Put(store.put_if(&key, text.into(), state.as_ref()).await?))
 }
 
 /// A client of the served store.
@@ -104,18 +98,13 @@ impl Bucket {
 impl ConditionalObjects for Bucket {
     async fn get(&self, key: &str) -> Result<Option<Found>, StoreError> {
         let Answer::Found(found) = self.ask(key, None).await? else { return Err(strange()) };
-        let Some(Object { text, fence, write, state }) = found else { return Ok(None) };
+        let Some(Object { text, state }) = found else { return Ok(None) };
         let version = state.map(UpdateVersion::from).ok_or_else(strange)?;
-        Ok(Some(Found { bytes: text.into(), fence, write, version }))
+        Ok(Some(Found { bytes: text.into(), version }))
     }
 
-    async fn put_if(&self, key: &str, object: Conditional<'_>) -> Result<bool, StoreError> {
-        let put = Object {
-            text: text(&object.bytes)?,
-            fence: Some(object.fence.to_owned()),
-            write: Some(object.write.to_owned()),
-            state: object.unchanged.cloned().map(State::from),
-        };
+    async fn put_if(&self, key: &str, bytes: Bytes, unchanged: Option<&UpdateVersion>) -> Result<bool, StoreError> {
+        let put = Object { text: text(&bytes)?, state: unchanged.cloned().map(State::from) };
         let Answer::Put(put) = self.ask(key, Some(put)).await? else { return Err(strange()) };
         Ok(put)
     }
@@ -159,8 +148,7 @@ impl FencedList for List {
             let found = self.bucket.get(self.list.as_str()).await?;
             let (before, state) = found.map(|found| (found.bytes, found.version)).unzip();
             let bytes = appended(before, entry);
-            let object = Conditional { bytes, fence: "", write: "", unchanged: state.as_ref() };
-            if self.bucket.put_if(self.list.as_str(), object).await? {
+            if self.bucket.put_if(self.list.as_str(), bytes, state.as_ref()).await? {
                 return Ok(());
             }
         }

@@ -5,26 +5,26 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 use bytes::Bytes;
 use lock_core::{ErrorKind, StoreError};
-use object_store::{
-    Attribute, Attributes, Error, GetOptions, ObjectStore, PutMode, PutOptions, PutPayload, UpdateVersion, path::Path,
-};
+use object_store::{Error, GetOptions, ObjectStore, PutMode, PutOptions, PutPayload, UpdateVersion, path::Path};
 
 /// A store of objects that can write on condition.
 #[async_trait]
 pub trait ConditionalObjects: fmt::Debug + Send + Sync + 'static {
-    /// The object as it is now, with its two words of metadata; `None` if there is none. Never an older state than one that
-    /// was told as written.
+    /// The object as it is now; `None` if there is none. Never an older state than one that was told as written.
     ///
     /// # Errors
     /// The store's.
     async fn get(&self, key: &str) -> Result<Option<Found>, StoreError>;
 
-    /// Writes the object with this metadata if it is still as it was found (`None`: if there is none); whether it was
-    /// written. One atomic step.
+    /// Writes the object if it is still as it was found (`None`: if there is none); whether it was written. One atomic step.
+    ///
+    /// A state may be told by its content alone, as by an `ETag` of S3: no two states of an object that is written by
+    /// [`FencedObjects`](super::FencedObjects) have the same. `false` may be the answer to a request that was sent again
+    /// after the first one was applied.
     ///
     /// # Errors
     /// The store's, which says whether it may have been written.
-    async fn put_if(&self, key: &str, object: Conditional<'_>) -> Result<bool, StoreError>;
+    async fn put_if(&self, key: &str, bytes: Bytes, unchanged: Option<&UpdateVersion>) -> Result<bool, StoreError>;
 }
 
 /// An object as it was found.
@@ -32,29 +32,9 @@ pub trait ConditionalObjects: fmt::Debug + Send + Sync + 'static {
 pub struct Found {
     /// What it holds.
     pub bytes: Bytes,
-    /// The metadata `fence`.
-    pub fence: Option<String>,
-    /// The metadata `fence-write`.
-    pub write: Option<String>,
     /// What the store calls this state of it.
     pub version: UpdateVersion,
 }
-
-/// An object to be written.
-#[derive(Debug)]
-pub struct Conditional<'a> {
-    /// What it is to hold.
-    pub bytes: Bytes,
-    /// The metadata `fence`: visible ASCII, 1,556 bytes at most.
-    pub fence: &'a str,
-    /// The metadata `fence-write`: hexadecimal digits.
-    pub write: &'a str,
-    /// Only if the object is in this state; `None`: only if there is none.
-    pub unchanged: Option<&'a UpdateVersion>,
-}
-
-const FENCE: Attribute = Attribute::Metadata(std::borrow::Cow::Borrowed("fence"));
-const WRITE: Attribute = Attribute::Metadata(std::borrow::Cow::Borrowed("fence-write"));
 
 #[async_trait]
 impl ConditionalObjects for Arc<dyn ObjectStore> {
@@ -64,20 +44,15 @@ impl ConditionalObjects for Arc<dyn ObjectStore> {
             Err(Error::NotFound { .. }) => return Ok(None),
             Err(error) => return Err(failed(error)),
         };
-        let word = |attribute| got.attributes.get(&attribute).map(|value| value.as_ref().to_owned());
-        let (fence, write) = (word(FENCE), word(WRITE));
         let version = UpdateVersion { e_tag: got.meta.e_tag.clone(), version: got.meta.version.clone() };
         let bytes = got.bytes().await.map_err(failed)?;
-        Ok(Some(Found { bytes, fence, write, version }))
+        Ok(Some(Found { bytes, version }))
     }
 
-    async fn put_if(&self, key: &str, object: Conditional<'_>) -> Result<bool, StoreError> {
-        let mut attributes = Attributes::new();
-        attributes.insert(FENCE, object.fence.to_owned().into());
-        attributes.insert(WRITE, object.write.to_owned().into());
-        let mode = object.unchanged.map_or(PutMode::Create, |version| PutMode::Update(version.clone()));
-        let options = PutOptions { mode, attributes, ..PutOptions::default() };
-        match self.put_opts(&path(key)?, PutPayload::from(object.bytes), options).await {
+    async fn put_if(&self, key: &str, bytes: Bytes, unchanged: Option<&UpdateVersion>) -> Result<bool, StoreError> {
+        let mode = unchanged.map_or(PutMode::Create, |version| PutMode::Update(version.clone()));
+        let options = PutOptions { mode, ..PutOptions::default() };
+        match self.put_opts(&path(key)?, PutPayload::from(bytes), options).await {
             Ok(_) => Ok(true),
             // Another one was written, or it was deleted.
             Err(Error::AlreadyExists { .. } | Error::Precondition { .. } | Error::NotFound { .. }) => Ok(false),

@@ -3,16 +3,19 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use lock_core::{
-    Entropy, ErrorKind, Fence, FenceError, FenceRegister, Operation, OsEntropy, Pass, Resource, StoreError, ToFence,
-    admit,
+    Entropy, ErrorKind, Fence, FenceError, FenceRegister, OsEntropy, Pass, Resource, StoreError, ToFence, admit,
 };
 
-use super::conditional::{Conditional, ConditionalObjects, Found};
+use super::{
+    conditional::{ConditionalObjects, Found},
+    envelope::{Opened, Trail, sealed},
+    placed,
+};
 
 /// How often a write that others came before is tried again: those have written, so somebody gets on.
 const TRIES: usize = 64;
 
-/// Objects, each of which keeps the highest fence it has seen beside its content. The name of a resource is the object's key.
+/// Objects, each of which keeps the highest fence it has seen before its content. The name of a resource is the object's key.
 #[derive(Debug)]
 pub struct FencedObjects<S>(S);
 
@@ -59,7 +62,7 @@ impl<S: ConditionalObjects> FencedObjects<S> {
     /// # Errors
     /// [`FenceError::Store`].
     pub async fn get(&self, resource: &Resource) -> Result<Option<Bytes>, FenceError> {
-        Ok(self.found(resource).await?.map(|found| found.bytes))
+        Ok(self.found(resource).await?.map(|found| Opened::of(&found).content))
     }
 
     async fn write(
@@ -70,28 +73,33 @@ impl<S: ConditionalObjects> FencedObjects<S> {
         change: &(dyn Fn(Option<Bytes>) -> Bytes + Send + Sync + '_),
         only_raise: bool,
     ) -> Result<(), FenceError> {
-        // By it a write is known again whose answer was lost, or was tried again below us.
-        let mark = format!("{:016x}{:016x}", OsEntropy.next_u64(), OsEntropy.next_u64());
-        let text = fence.to_string();
+        // By it a write is known again whose answer was lost, or was sent again below us.
+        let mark = OsEntropy.next_u64();
+        // What a write found that was told as too late.
+        let mut told: Option<Trail> = None;
         for _ in 0..TRIES {
             let found = self.found(resource).await?;
-            if found.as_ref().is_some_and(|found| found.write.as_deref() == Some(&*mark)) {
-                return Ok(());
+            let Opened { seen, trail, content } = found.as_ref().map(Opened::of).unwrap_or_default();
+            match told.map(|before| trail.tells_of(mark, &before)) {
+                Some(Some(true)) => return Ok(()),
+                Some(None) => return Err(untold(resource).into()),
+                Some(Some(false)) | None => {}
             }
-            let seen = found.as_ref().map_or(Ok(None), seen)?;
-            let raises = admit(seen.as_ref(), resource, fence, pass)?;
+            let raises = admit(seen.get()?.as_ref(), resource, fence, pass)?;
             if only_raise && !raises {
                 return Ok(());
             }
-            let bytes = change(found.as_ref().map(|found| found.bytes.clone()));
-            let unchanged = found.as_ref().map(|found| &found.version);
-            let object = Conditional { bytes, fence: &text, write: &mark, unchanged };
-            if self.0.put_if(resource.as_str(), object).await.map_err(placed)? {
+            let bytes = sealed(Some(fence), &trail.and(mark), &change(found.is_some().then_some(content)));
+            if self.put_if(resource, bytes, found.as_ref()).await? {
                 return Ok(());
             }
+            told = Some(trail);
         }
-        let message = format!("others wrote \"{resource}\" first, {TRIES} times");
-        Err(placed(StoreError::refused(ErrorKind::Contention, message)).into())
+        Err(contended(resource).into())
+    }
+
+    async fn put_if(&self, resource: &Resource, bytes: Bytes, found: Option<&Found>) -> Result<bool, StoreError> {
+        self.0.put_if(resource.as_str(), bytes, found.map(|found| &found.version)).await.map_err(placed)
     }
 
     async fn found(&self, resource: &Resource) -> Result<Option<Found>, FenceError> {
@@ -99,21 +107,14 @@ impl<S: ConditionalObjects> FencedObjects<S> {
     }
 }
 
-/// The fence that an object has seen; none if it was written by somebody who had none.
-fn seen(found: &Found) -> Result<Option<Fence>, FenceError> {
-    // Empty: it was told to forget.
-    let Some(text) = found.fence.as_deref().filter(|text| !text.is_empty()) else { return Ok(None) };
-    match text.parse() {
-        Ok(fence) => Ok(Some(fence)),
-        Err(error) => {
-            let message = format!("the object's metadata \"fence\" is {error}");
-            Err(placed(StoreError::refused(ErrorKind::Corrupt, message)).into())
-        }
-    }
+fn contended(resource: &Resource) -> StoreError {
+    // The last of them may be one that was sent again.
+    placed(StoreError::unknown(ErrorKind::Contention, format!("others wrote \"{resource}\" first, {TRIES} times")))
 }
 
-fn placed(error: StoreError) -> StoreError {
-    error.at("object store", Operation::Fence, None)
+fn untold(resource: &Resource) -> StoreError {
+    let message = format!("others wrote \"{resource}\" so often since that it can't be told whether this was written");
+    placed(StoreError::unknown(ErrorKind::Contention, message))
 }
 
 #[async_trait]
@@ -125,7 +126,7 @@ impl<S: ConditionalObjects> FenceRegister for FencedObjects<S> {
 
     async fn highest(&self, resource: &Resource) -> Result<Option<Fence>, FenceError> {
         match self.found(resource).await? {
-            Some(found) => seen(&found),
+            Some(found) => Ok(Opened::of(&found).seen.get()?),
             None => Ok(None),
         }
     }
@@ -134,16 +135,15 @@ impl<S: ConditionalObjects> FenceRegister for FencedObjects<S> {
     async fn forget(&self, resource: &Resource) -> Result<bool, FenceError> {
         for _ in 0..TRIES {
             let Some(found) = self.found(resource).await? else { return Ok(false) };
-            if seen(&found).is_ok_and(|seen| seen.is_none()) {
+            let Opened { seen, trail, content } = Opened::of(&found);
+            if matches!(seen.get(), Ok(None)) {
                 return Ok(false);
             }
-            let object =
-                Conditional { bytes: found.bytes.clone(), fence: "", write: "", unchanged: Some(&found.version) };
-            if self.0.put_if(resource.as_str(), object).await.map_err(placed)? {
+            let bytes = sealed(None, &trail.and(OsEntropy.next_u64()), &content);
+            if self.put_if(resource, bytes, Some(&found)).await? {
                 return Ok(true);
             }
         }
-        let message = format!("others wrote \"{resource}\" first, {TRIES} times");
-        Err(placed(StoreError::refused(ErrorKind::Contention, message)).into())
+        Err(contended(resource).into())
     }
 }
