@@ -1,7 +1,14 @@
 //! The list in an object, a line for each entry, fenced by the object itself. The store of objects is that in memory
 //! of `object_store`, which judges conditions as a bucket does; it is this program's, and served to its child processes.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -82,12 +89,19 @@ async fn answer(store: &Arc<dyn ObjectStore>, Asked { key, put }: Asked) -> Resu
 
 /// A client of the served store.
 #[derive(Debug)]
-struct Bucket(lines::Client);
+struct Bucket {
+    server: lines::Client,
+    /// How many puts it has sent, if it is one that sends some of them again, as clients do that got no answer.
+    sent: Option<AtomicU64>,
+}
+
+/// One put of so many is sent again after it was done, and told as a conflict then.
+const AGAIN_ONE_OF: u64 = 8;
 
 impl Bucket {
     async fn ask(&self, key: &str, put: Option<Object>) -> Result<Answer, StoreError> {
         let failed = |error| StoreError::unknown(ErrorKind::Unreachable, "the bucket is gone").caused_by(error);
-        match self.0.ask(&Asked { key: key.to_owned(), put }).await.map_err(failed)? {
+        match self.server.ask(&Asked { key: key.to_owned(), put }).await.map_err(failed)? {
             Answer::Failed(error) => Err(StoreError::unknown(ErrorKind::Other, error)),
             answer => Ok(answer),
         }
@@ -104,9 +118,15 @@ impl ConditionalObjects for Bucket {
     }
 
     async fn put_if(&self, key: &str, bytes: Bytes, unchanged: Option<&UpdateVersion>) -> Result<bool, StoreError> {
-        let put = Object { text: text(&bytes)?, state: unchanged.cloned().map(State::from) };
-        let Answer::Put(put) = self.ask(key, Some(put)).await? else { return Err(strange()) };
-        Ok(put)
+        let again =
+            self.sent.as_ref().is_some_and(|sent| sent.fetch_add(1, Relaxed) % AGAIN_ONE_OF == AGAIN_ONE_OF - 1);
+        let mut done = false;
+        for _ in 0..if again { 2 } else { 1 } {
+            let put = Object { text: text(&bytes)?, state: unchanged.cloned().map(State::from) };
+            let Answer::Put(put) = self.ask(key, Some(put)).await? else { return Err(strange()) };
+            done = put;
+        }
+        Ok(done)
     }
 }
 
@@ -121,8 +141,9 @@ fn text(bytes: &[u8]) -> Result<String, StoreError> {
 
 /// The list in the object `name`.
 pub(crate) async fn register_list(address: &str, name: &str) -> Arc<dyn FencedList> {
-    let bucket = || Bucket(lines::Client::new(address));
-    Arc::new(List { objects: FencedObjects::new(bucket()), bucket: bucket(), list: Resource::new(name).unwrap() })
+    let bucket = |sent| Bucket { server: lines::Client::new(address), sent };
+    let objects = FencedObjects::new(bucket(Some(AtomicU64::new(0))));
+    Arc::new(List { objects, bucket: bucket(None), list: Resource::new(name).unwrap() })
 }
 
 struct List {
