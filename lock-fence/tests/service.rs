@@ -133,6 +133,56 @@ async fn a_request_that_is_being_answered_is_not_overtaken() {
     assert_eq!(*ledger.written.lock().unwrap(), [1, 2]);
 }
 
+/// A register that takes its time with those that are stale.
+#[derive(Clone, Debug, Default)]
+struct SlowToRefuse {
+    fences: MemoryFences,
+    refuses: Arc<Notify>,
+}
+
+#[async_trait]
+impl FenceRegister for SlowToRefuse {
+    async fn raise(&self, resource: &Resource, fence: &Fence, pass: Pass) -> Result<(), FenceError> {
+        let raised = self.fences.raise(resource, fence, pass).await;
+        if raised.is_err() {
+            self.refuses.notify_one();
+            std::future::pending::<()>().await;
+        }
+        raised
+    }
+    async fn highest(&self, resource: &Resource) -> Result<Option<Fence>, FenceError> {
+        self.fences.highest(resource).await
+    }
+    async fn forget(&self, resource: &Resource) -> Result<bool, FenceError> {
+        self.fences.forget(resource).await
+    }
+}
+
+/// An old holder that goes on asking would else keep the new one out: there is always one that is about to be refused.
+#[tokio::test]
+async fn nobody_waits_for_requests_that_came_too_late() {
+    let (ledger, register) = (Ledger::default(), SlowToRefuse::default());
+    let app = app(&ledger, FenceLayer::new(register.clone(), accounts()));
+    let spawn = |token: &'static str| {
+        let app = app.clone();
+        tokio::spawn(async move { send(&app, "/", &[token]).await.0 })
+    };
+    let slow = spawn("1@accounts");
+    ledger.began.notified().await;
+    let next = spawn("2@accounts");
+    while register.highest(&accounts()).await.unwrap().unwrap().token().get() < 2 {
+        tokio::task::yield_now().await;
+    }
+    let late = spawn("1@accounts");
+    register.refuses.notified().await;
+    ledger.go_on.notify_one();
+    assert_eq!(slow.await.unwrap(), StatusCode::OK);
+    let next = tokio::time::timeout(std::time::Duration::from_secs(10), next).await;
+    assert_eq!(next.expect("it waits for one that is refused").unwrap(), StatusCode::OK);
+    assert!(!late.is_finished());
+    assert_eq!(*ledger.written.lock().unwrap(), [1, 2]);
+}
+
 #[tokio::test]
 async fn a_request_that_is_given_up_lets_the_next_one_in() {
     let ledger = Ledger::default();

@@ -17,6 +17,8 @@ struct Inside {
     /// The grant they are made under.
     fence: Fence,
     count: usize,
+    /// Whether a newer grant waits for them to be gone: more of theirs would only be turned away, and be waited for.
+    closed: bool,
     /// Told when the last of them is gone.
     empty: Arc<Notify>,
 }
@@ -29,19 +31,27 @@ pub(super) struct Stay {
 }
 
 impl Gate {
-    /// Lets the request in, unless others are inside under another grant: then it tells how to wait for the last of them.
+    /// Lets the request in, unless others are inside under another grant, or it is closed: then it tells how to wait for the
+    /// last of them.
     pub(super) fn enter(self: &Arc<Self>, resource: &Resource, fence: &Fence) -> Result<Stay, Arc<Notify>> {
         let stay = || Stay { gate: self.clone(), resource: resource.clone() };
         match self.inside().entry(resource.clone()) {
             Entry::Vacant(entry) => {
-                entry.insert(Inside { fence: fence.clone(), count: 1, empty: Arc::default() });
+                entry.insert(Inside { fence: fence.clone(), count: 1, closed: false, empty: Arc::default() });
                 Ok(stay())
             }
-            Entry::Occupied(mut entry) if entry.get().fence == *fence => {
+            Entry::Occupied(mut entry) if entry.get().fence == *fence && !entry.get().closed => {
                 entry.get_mut().count += 1;
                 Ok(stay())
             }
             Entry::Occupied(entry) => Err(entry.get().empty.clone()),
+        }
+    }
+
+    /// Lets in no more of those that are inside, by whose `empty` they are known.
+    pub(super) fn close(&self, resource: &Resource, empty: &Arc<Notify>) {
+        if let Some(inside) = self.inside().get_mut(resource).filter(|inside| Arc::ptr_eq(&inside.empty, empty)) {
+            inside.closed = true;
         }
     }
 

@@ -74,6 +74,7 @@ impl FenceLayer {
         self.optional = true;
         self
     }
+
     async fn let_in(&self, parts: &Parts) -> Result<Option<(Fence, Stay)>, Refusal> {
         let Some(fence) = header::read(&parts.headers)? else {
             return if self.optional { Ok(None) } else { Err(Refusal::Missing) };
@@ -87,10 +88,11 @@ impl FenceLayer {
             let emptied = empty.notified();
             tokio::pin!(emptied);
             emptied.as_mut().enable();
-            // Before the wait: from here on no more of those come in that it waits for; and who is stale needn't wait. One
+            // Before the wait, as who is stale needn't wait; and from here on no more of those come in that it waits for. One
             // that passes once is judged when it is inside.
             if self.pass == Pass::Again {
                 self.register.raise(&resource, &fence, self.pass).await?;
+                self.gate.close(&resource, &empty);
             }
             match self.gate.enter(&resource, &fence) {
                 Ok(stay) => break stay,
