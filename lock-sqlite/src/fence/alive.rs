@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use lock_core::{ErrorKind, StoreError};
-use sqlx::SqliteConnection;
+use sqlx::{AssertSqlSafe, SqliteConnection};
 
+use super::driver;
 use crate::{
     failure::{before_commit, is_wrong},
     place::quoted,
@@ -15,12 +16,18 @@ use crate::{
 ///
 /// # Errors
 /// As unknown: what was written before is gone, what came after was kept. The connection is in a transaction again then, an
-/// empty one, so that the driver's roll-back finds what it expects and the connection can be used on.
+/// empty one, so that the driver's roll-back finds what it expects. If it didn't, the driver would count the transaction as
+/// open for ever, and whoever gets the connection from the pool next could begin none.
 pub(super) async fn is_alive(connection: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
-    match sqlx::query(include_str!("../sql/fence_begin.sql")).execute(connection).await {
+    match sqlx::query(include_str!("../sql/fence_begin.sql")).execute(&mut *connection).await {
         Err(error) if is_wrong(&error) => Ok(()),
         Err(error) => Err(before_commit(error, path)),
         Ok(_) => {
+            // The driver's names for those that it thinks are open.
+            for depth in 1..driver::depth(connection) {
+                let savepoint = AssertSqlSafe(format!("SAVEPOINT _sqlx_savepoint_{depth}"));
+                sqlx::raw_sql(savepoint).execute(&mut *connection).await.map_err(|error| before_commit(error, path))?;
+            }
             let what = "was left by this transaction: SQLite rolled it back when a statement failed, and statements after \
                         that were on their own; begin anew";
             Err(StoreError::unknown(ErrorKind::Other, format!("{} {what}", quoted(path))))

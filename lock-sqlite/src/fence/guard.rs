@@ -9,11 +9,12 @@ use sqlx::{Sqlite, SqliteConnection, SqlitePool, Transaction};
 use super::{
     BEGIN,
     alive::is_alive,
+    end::{commit, roll_back, undone},
     failure::{Table, here, in_check},
 };
 use crate::{
     boot::boot_id,
-    failure::{at_commit, before_commit},
+    failure::before_commit,
     row::{self, Row},
 };
 
@@ -78,9 +79,12 @@ const LOCKS: Table = Table {
 /// since the provider has a connection of its own.
 ///
 /// # What it can't see
-/// A failing statement may make SQLite roll back the whole transaction (`OR ROLLBACK`, `RAISE(ROLLBACK)`, a full disk). The
-/// guard is gone then, and statements that follow are on their own, until the next check or the commit under
-/// [`run_in_transaction`](lock_core::Lock::run_in_transaction) tells of it. So after any such error drop the transaction.
+/// A failing statement may make SQLite roll back the whole transaction (`OR ROLLBACK`, `RAISE(ROLLBACK)`, a full disk, an
+/// interrupt). The guard is gone then, and statements that follow are committed one by one, until the next check tells of it,
+/// or the end by [`Transactions`]: as an error that says that something may have been kept
+/// ([`Applied::Maybe`](lock_core::Applied)). So after any such error write no more, and end the transaction by
+/// [`Transactions::roll_back`]: the driver's own roll-back fails then, and a connection that it was tried on (or that was
+/// dropped) can begin no transaction any more, though it goes back to the pool.
 #[derive(Clone, Debug)]
 pub struct SqliteTransactions {
     pool: SqlitePool,
@@ -164,28 +168,18 @@ impl Transactions for SqliteTransactions {
         let mut transaction = begun.map_err(|error| here(before_commit(error, &self.path()), Some(fence.lock())))?;
         match self.check(&mut transaction, fence).await {
             Ok(()) => Ok(transaction),
-            Err(refusal) => Err(undone(transaction, refusal).await),
+            Err(refusal) => Err(undone(transaction, &self.path(), refusal).await),
         }
     }
 
     async fn commit(&self, mut transaction: Self::Transaction, fence: &Fence) -> Result<(), FenceError> {
         if let Err(refusal) = self.hold(&mut transaction, fence).await {
-            return Err(undone(transaction, refusal).await);
+            return Err(undone(transaction, &self.path(), refusal).await);
         }
-        let committed = transaction.commit().await;
-        committed.map_err(|error| here(at_commit(error, &self.path()), Some(fence.lock())).into())
+        commit(transaction, &self.path()).await.map_err(|error| here(error, Some(fence.lock())).into())
     }
 
     async fn roll_back(&self, transaction: Self::Transaction) -> Result<(), StoreError> {
-        let rolled_back = transaction.rollback().await;
-        rolled_back.map_err(|error| here(before_commit(error, &self.path()), None))
+        roll_back(transaction, &self.path()).await.map_err(|error| here(error, None))
     }
-}
-
-/// The refusal, told when others can write again.
-async fn undone(transaction: Transaction<'_, Sqlite>, refusal: FenceError) -> FenceError {
-    if let Err(error) = transaction.rollback().await {
-        tracing::debug!(%error, "no roll-back; SQLite does it when the connection is closed");
-    }
-    refusal
 }

@@ -5,6 +5,8 @@
 //! has read before somebody else wrote can't get it any more (`SQLITE_BUSY_SNAPSHOT`): what it knows is old.
 
 mod alive;
+mod driver;
+mod end;
 mod failure;
 mod guard;
 mod register;

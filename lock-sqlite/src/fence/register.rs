@@ -15,10 +15,11 @@ use sqlx::{
 use super::{
     BEGIN,
     alive::is_alive,
+    end::{commit, undone},
     failure::{Table, here, in_check},
 };
 use crate::{
-    failure::{at_commit, before_commit, is_wrong},
+    failure::{before_commit, is_wrong},
     place::{self, quoted},
     provider::STORE,
     url,
@@ -149,7 +150,12 @@ impl SqliteFences {
     ) -> Result<(), FenceError> {
         let fence = fence.to_fence()?;
         is_alive(transaction, &self.path()).await.map_err(|error| here(error, Some(fence.lock())))?;
-        self.step(transaction, resource, &fence, pass).await
+        let admitted = self.step(transaction, resource, &fence, pass).await;
+        if matches!(admitted, Err(FenceError::Store(_))) {
+            // If SQLite ended it right here, nothing came after: the error says it all.
+            let _ = is_alive(transaction, &self.path()).await;
+        }
+        admitted
     }
 
     async fn step(
@@ -215,8 +221,10 @@ impl FenceRegister for SqliteFences {
     async fn raise(&self, resource: &Resource, fence: &Fence, pass: Pass) -> Result<(), FenceError> {
         let here = |error| here(error, Some(fence.lock()));
         let mut transaction = self.alone().await.map_err(here)?;
-        self.step(&mut transaction, resource, fence, pass).await?;
-        transaction.commit().await.map_err(|error| here(at_commit(error, &self.path())).into())
+        if let Err(error) = self.step(&mut transaction, resource, fence, pass).await {
+            return Err(undone(transaction, &self.path(), error).await);
+        }
+        commit(transaction, &self.path()).await.map_err(|error| here(error).into())
     }
 
     async fn highest(&self, resource: &Resource) -> Result<Option<Fence>, FenceError> {
@@ -235,9 +243,12 @@ impl FenceRegister for SqliteFences {
         let forget = sqlx::query(include_str!("../sql/fence_forget.sql")).bind(resource.as_str());
         let forgotten = match forget.execute(&mut *transaction).await {
             Ok(done) => done.rows_affected() > 0,
-            Err(error) => return Err(here(in_check(error, &mut transaction, &self.path(), &FENCES).await).into()),
+            Err(error) => {
+                let error = here(in_check(error, &mut transaction, &self.path(), &FENCES).await);
+                return Err(undone(transaction, &self.path(), error.into()).await);
+            }
         };
-        transaction.commit().await.map_err(|error| here(at_commit(error, &self.path())))?;
+        commit(transaction, &self.path()).await.map_err(here)?;
         Ok(forgotten)
     }
 }

@@ -16,8 +16,17 @@ pub(crate) async fn pool(path: &Path) -> SqlitePool {
 }
 
 pub(crate) async fn pool_in(path: &Path, mode: SqliteJournalMode) -> SqlitePool {
+    open(path, mode, SqlitePoolOptions::new()).await
+}
+
+/// A pool of one connection: whatever is done next is done on the same one.
+pub(crate) async fn single(path: &Path) -> SqlitePool {
+    open(path, SqliteJournalMode::Wal, SqlitePoolOptions::new().max_connections(1)).await
+}
+
+async fn open(path: &Path, mode: SqliteJournalMode, pool: SqlitePoolOptions) -> SqlitePool {
     let options = SqliteConnectOptions::new().filename(path).create_if_missing(true);
-    let pool = SqlitePoolOptions::new().connect_with(options.journal_mode(mode)).await.unwrap();
+    let pool = pool.connect_with(options.journal_mode(mode)).await.unwrap();
     let list = "CREATE TABLE IF NOT EXISTS entries (position INTEGER PRIMARY KEY, entry TEXT NOT NULL)";
     sqlx::query(list).execute(&pool).await.unwrap();
     pool

@@ -6,6 +6,7 @@ mod common;
 
 mod app;
 mod cost;
+mod ended;
 mod guard;
 mod register;
 mod transactions;

@@ -8,16 +8,16 @@ use std::{
 };
 
 use lock_core::{
-    Applied, Clock, FenceError, Lease, LockError, LockProvider, Locks, Pass, SystemClock, TestClock, TransactionError,
+    Applied, Clock, FenceError, Lease, LockError, LockProvider, Locks, SystemClock, TestClock, TransactionError,
     Transactions,
 };
 use lock_sqlite::{
-    SqliteFences, SqliteLocks, SqliteTransactions,
+    SqliteLocks, SqliteTransactions,
     sqlx::{self, Sqlite, Transaction},
 };
 
 use crate::{
-    app::{append, entries, fence, pool, resource, store_error},
+    app::{append, entries, fence, pool},
     common::{Home, TTL, ask, is_held, take},
 };
 
@@ -112,37 +112,6 @@ async fn what_is_rolled_back_or_dropped_is_gone_at_once() {
     drop(dropped);
     transactions.commit(transactions.begin(&fence).await.unwrap(), &fence).await.unwrap();
     assert_eq!(entries(&pool).await, [""; 0]);
-}
-
-/// SQLite has rolled it back by itself, and the guard with it: that isn't told as a commit, nor as a guard.
-#[tokio::test]
-async fn a_transaction_that_sqlite_ended_is_told_as_such() {
-    let home = Home::new();
-    let locks = home.locks().await;
-    let pool = pool(&home.path()).await;
-    let transactions = SqliteTransactions::new(pool.clone());
-    let fences = SqliteFences::new(pool.clone()).await.unwrap();
-    let fence = fence("x", take(&locks, &ask("x", TTL)).await.token.get());
-    for check in 0..3 {
-        let mut transaction = transactions.begin(&fence).await.unwrap();
-        append(&mut transaction, "gone").await.unwrap();
-        let ends_it = sqlx::query("INSERT OR ROLLBACK INTO entries SELECT 1, 'a' UNION ALL SELECT 1, 'b'");
-        ends_it.execute(&mut *transaction).await.unwrap_err();
-        let error = store_error(match check {
-            0 => transactions.commit(transaction, &fence).await,
-            1 => transactions.hold(&mut transaction, &fence).await,
-            _ => fences.admit(&mut transaction, &resource("list"), &fence, Pass::Again).await,
-        });
-        assert!(error.applied() == Applied::Maybe && error.to_string().contains("rolled it back"), "{error}");
-        assert_eq!(entries(&pool).await, [""; 0]);
-    }
-    // The connections are fit for the next ones.
-    for _ in 0..3 {
-        let mut next = transactions.begin(&fence).await.unwrap();
-        append(&mut next, "kept").await.unwrap();
-        transactions.commit(next, &fence).await.unwrap();
-    }
-    assert_eq!(entries(&pool).await, ["kept"; 3]);
 }
 
 const CHILD: &str = "LEASEHOLD_FENCE_CHILD";
