@@ -28,13 +28,19 @@
 //!   token is.
 //!
 //! # Fencing
-//! A lease can end while its holder stands still, so that its writes come late. They are refused in the transaction that makes
-//! them:
-//! - [`SqliteTransactions`], where lock and data are in one file: a transaction is kept only if its grant holds the lock, and
-//!   nobody is granted the lock before the transaction ends, whatever becomes of the lease. That is what
+//! A lease can end while its holder stands still, so that its writes come late. They are refused in the transaction that
+//! makes them:
+//! - [`SqliteTransactions`], where lock and data are in one file: a transaction passes the check only if its grant holds the
+//!   lock, and nobody is granted the lock before the transaction ends, whatever becomes of the lease. That is what
 //!   [`Lock::run_in_transaction`](lock_core::Lock::run_in_transaction) takes, too.
 //! - [`SqliteFences`], where the lock is kept elsewhere: the file keeps the highest token that each resource has seen, and
 //!   lets no lower one through.
+//!
+//! A transaction that was refused can't be committed, also if its user doesn't heed the refusal; where `foreign_keys` is
+//! switched off on its connection, what is written *after* the refusal can. And a transaction that SQLite ended by itself,
+//! as it may when a statement fails (a full disk, `OR ROLLBACK`), is guarded no more: the next check tells of it, and so
+//! does its end through [`Transactions`](lock_core::Transactions), but statements in between were committed on their own.
+//! After an error that may be one of those, write no more.
 //!
 //! Both cost two short statements and no flush of their own: a durable one-row transaction of 0.35 ms took 1.1 to 1.2 times as
 //! long on the two-core machine where this was written. Both take the file's one write lock, so whatever comes after an

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use lock_core::{ErrorKind, StoreError};
-use sqlx::{AssertSqlSafe, SqliteConnection};
+use sqlx::{AssertSqlSafe, Error, SqliteConnection};
 
 use super::driver;
 use crate::{
@@ -19,18 +19,28 @@ use crate::{
 /// empty one, so that the driver's roll-back finds what it expects. If it didn't, the driver would count the transaction as
 /// open for ever, and whoever gets the connection from the pool next could begin none.
 pub(super) async fn is_alive(connection: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
-    match sqlx::query(include_str!("../sql/fence_begin.sql")).execute(&mut *connection).await {
-        Err(error) if is_wrong(&error) => Ok(()),
-        Err(error) => Err(before_commit(error, path)),
-        Ok(_) => {
-            // The driver's names for those that it thinks are open.
-            for depth in 1..driver::depth(connection) {
-                let savepoint = AssertSqlSafe(format!("SAVEPOINT _sqlx_savepoint_{depth}"));
-                sqlx::raw_sql(savepoint).execute(&mut *connection).await.map_err(|error| before_commit(error, path))?;
-            }
-            let what = "was left by this transaction: SQLite rolled it back when a statement failed, and statements after \
-                        that were on their own; begin anew";
-            Err(StoreError::unknown(ErrorKind::Other, format!("{} {what}", quoted(path))))
-        }
+    if !begin_if_ended(connection).await.map_err(|error| before_commit(error, path))? {
+        return Ok(());
     }
+    let what = "was left by this transaction: SQLite rolled it back when a statement failed, and statements after that were \
+                on their own; begin anew";
+    Err(StoreError::unknown(ErrorKind::Other, format!("{} {what}", quoted(path))))
+}
+
+/// Begins an empty one in the place of one that SQLite has ended: whether it had.
+pub(super) async fn begin_if_ended(connection: &mut SqliteConnection) -> Result<bool, Error> {
+    match sqlx::query(include_str!("../sql/fence_begin.sql")).execute(&mut *connection).await {
+        Err(error) if is_wrong(&error) => Ok(false),
+        Err(error) => Err(error),
+        Ok(_) => open_again(connection).await.map(|()| true),
+    }
+}
+
+/// Begins those in a transaction that the driver takes for open, by its names for them.
+pub(super) async fn open_again(connection: &mut SqliteConnection) -> Result<(), Error> {
+    for depth in 1..driver::depth(connection) {
+        let savepoint = AssertSqlSafe(format!("SAVEPOINT _sqlx_savepoint_{depth}"));
+        sqlx::raw_sql(savepoint).execute(&mut *connection).await?;
+    }
+    Ok(())
 }

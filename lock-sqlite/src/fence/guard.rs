@@ -11,6 +11,7 @@ use super::{
     alive::is_alive,
     end::{commit, roll_back, undone},
     failure::{Table, here, in_check},
+    refusal::heed,
 };
 use crate::{
     boot::boot_id,
@@ -62,6 +63,11 @@ const LOCKS: Table = Table {
 ///
 /// The lock is looked up in the file that the transaction writes: the main database of its connection.
 ///
+/// A transaction whose check failed is not kept, also if that isn't heeded: its commit fails (SQLite says `FOREIGN KEY
+/// constraint failed`) and undoes all that was written in it, before the check and after. A savepoint that is rolled back
+/// takes the check in it along. On connections with `foreign_keys` switched off (they are on unless your options say
+/// otherwise) only what was written *before* the check is undone; what you write after it is committed, so don't.
+///
 /// # What it costs
 /// Two short statements, and no write to the disk. But the *whole file* waits while such a transaction is open: every other
 /// writer, and every acquire, renewal and release of any of its locks, the lease's own renewals included. Those fail when
@@ -80,11 +86,11 @@ const LOCKS: Table = Table {
 ///
 /// # What it can't see
 /// A failing statement may make SQLite roll back the whole transaction (`OR ROLLBACK`, `RAISE(ROLLBACK)`, a full disk, an
-/// interrupt). The guard is gone then, and statements that follow are committed one by one, until the next check tells of it,
-/// or the end by [`Transactions`]: as an error that says that something may have been kept
+/// interrupt). The guard is gone then, and statements that follow are committed one by one, until the next check tells of
+/// it, or the end by [`Transactions`]: as an error that says that something may have been kept
 /// ([`Applied::Maybe`](lock_core::Applied)). So after any such error write no more, and end the transaction by
-/// [`Transactions::roll_back`]: the driver's own roll-back fails then, and a connection that it was tried on (or that was
-/// dropped) can begin no transaction any more, though it goes back to the pool.
+/// [`Transactions::roll_back`]. The driver's own roll-back fails then, also that of a drop, and the connection goes back to
+/// the pool but can begin no transaction any more.
 #[derive(Clone, Debug)]
 pub struct SqliteTransactions {
     pool: SqlitePool,
@@ -107,32 +113,36 @@ impl SqliteTransactions {
         self
     }
 
-    /// Sees to it that this grant holds its lock until the transaction ends. Call it first: what was written before it is
-    /// in the transaction all the same.
+    /// Sees to it that this grant holds its lock until the transaction ends. What was written before is kept or undone with the
+    /// rest; but call it first, since what was *read* before may be old.
     ///
     /// For any transaction of the file. One that has read nothing yet waits for the write lock, for as long as its
     /// connection's busy timeout; one that has, doesn't wait, and is refused if somebody has written since. So begin it
     /// with `BEGIN IMMEDIATE` (`pool.begin_with`) where you can.
     ///
     /// # Errors
-    /// Then roll the transaction back. [`FenceError::NotHeld`] if the grant doesn't hold its lock any more, by the host's
+    /// Then roll the transaction back; it can't be committed any more, but on connections without `foreign_keys` (see
+    /// [above](Self#what-it-guarantees)). [`FenceError::NotHeld`] if the grant doesn't hold its lock any more, by the host's
     /// clock and this boot of the host. [`FenceError::Store`], with nothing written by the check: [`Contention`](lock_core::ErrorKind::Contention) if the write lock
     /// can't be had, [`NotReady`](lock_core::ErrorKind::NotReady) if the file has no locks in it, [`Corrupt`](lock_core::ErrorKind::Corrupt) for a record that no
     /// version of this crate writes.
     ///
-    /// Cancel safe; whether the write lock was taken is then unknown.
+    /// Cancel safe; whether the write lock was taken, and whether the grant holds the lock, is then unknown: roll it back.
     pub async fn hold(
         &self,
         transaction: &mut Transaction<'_, Sqlite>,
         fence: &impl ToFence,
     ) -> Result<(), FenceError> {
-        let fence = fence.to_fence()?;
-        self.is_alive(transaction, &fence).await?;
-        self.check(transaction, &fence).await
+        let held = match fence.to_fence() {
+            Ok(fence) => self.is_held(transaction, &fence).await,
+            Err(invalid) => Err(invalid.into()),
+        };
+        heed(transaction, held).await
     }
 
-    async fn is_alive(&self, connection: &mut SqliteConnection, fence: &Fence) -> Result<(), FenceError> {
-        is_alive(connection, &self.path()).await.map_err(|error| here(error, Some(fence.lock())).into())
+    async fn is_held(&self, connection: &mut SqliteConnection, fence: &Fence) -> Result<(), FenceError> {
+        is_alive(connection, &self.path()).await.map_err(|error| here(error, Some(fence.lock())))?;
+        self.check(connection, fence).await
     }
 
     async fn check(&self, connection: &mut SqliteConnection, fence: &Fence) -> Result<(), FenceError> {
@@ -173,7 +183,7 @@ impl Transactions for SqliteTransactions {
     }
 
     async fn commit(&self, mut transaction: Self::Transaction, fence: &Fence) -> Result<(), FenceError> {
-        if let Err(refusal) = self.hold(&mut transaction, fence).await {
+        if let Err(refusal) = self.is_held(&mut transaction, fence).await {
             return Err(undone(transaction, &self.path(), refusal).await);
         }
         commit(transaction, &self.path()).await.map_err(|error| here(error, Some(fence.lock())).into())

@@ -17,6 +17,7 @@ use super::{
     alive::is_alive,
     end::{commit, undone},
     failure::{Table, here, in_check},
+    refusal::heed,
 };
 use crate::{
     failure::{before_commit, is_wrong},
@@ -67,9 +68,14 @@ type Row = (String, i64);
 /// ```
 ///
 /// # What it guarantees
-/// [`admit`](Self::admit) and the writes of its transaction are one step: they are kept together or not at all, and no
-/// other write of the file comes between. The tokens that a resource has let in never fall, unless somebody
-/// [forgets](FenceRegister::forget) them, or puts an older file in the place of this one.
+/// [`admit`](Self::admit) and the writes of its transaction are one step, as far as SQLite keeps that [one
+/// step](#what-it-cant-see), and no other write of the file comes between. The tokens that a resource has let in never fall,
+/// unless somebody [forgets](FenceRegister::forget) them, or puts an older file in the place of this one.
+///
+/// A transaction whose check failed is not kept, also if that isn't heeded: its commit fails (SQLite says `FOREIGN KEY
+/// constraint failed`) and undoes all that was written in it, before the check and after. A savepoint that is rolled back
+/// takes the check in it along. On connections with `foreign_keys` switched off (they are on unless your options say
+/// otherwise) only what was written *before* the check is undone; what you write after it is committed, so don't.
 ///
 /// # What it costs
 /// Two short statements where the token was seen before. A higher one is written along with the transaction's writes, in
@@ -79,6 +85,15 @@ type Row = (String, i64);
 /// As much as the settings of the pool make it. With `synchronous` at FULL (the default) writes and fences survive a power
 /// cut. With NORMAL in WAL mode the last transactions may be lost then, their fences along with them: a late write of
 /// a holder on another host may then pass that was refused before, so keep FULL where fences come from other hosts.
+///
+/// # What it can't see
+/// A failing statement may make SQLite roll back the whole transaction (`OR ROLLBACK`, `RAISE(ROLLBACK)`, a full disk, an
+/// interrupt). What was written and raised is gone then, and with it the write lock; statements that follow are committed
+/// one by one, whatever others raise in the meantime, and no check stands before them. The next [`admit`](Self::admit) of
+/// the transaction tells of it, as an error that says that something may have been kept
+/// ([`Applied::Maybe`](lock_core::Applied)). The driver doesn't: its commit fails, and so does its roll-back, and the
+/// connection goes back to the pool but can begin no transaction any more. So after any such error write no more in the
+/// transaction, and call [`admit`](Self::admit) once more before you roll it back: that puts the connection right.
 ///
 /// `leasehold_fences` is all that is made in the file; its journal mode stays as it is.
 #[derive(Clone, Debug)]
@@ -125,8 +140,8 @@ impl SqliteFences {
         include_str!("../sql/fence_schema.sql")
     }
 
-    /// Lets the writes of this transaction through if the fence passes, and raises what the resource has seen. Call it
-    /// first: what was written before it is in the transaction all the same.
+    /// Lets the writes of this transaction through if the fence passes, and raises what the resource has seen. What was
+    /// written before is kept or undone with the rest; but call it first, since what was *read* before may be old.
     ///
     /// Raised and written is with the transaction's commit; rolled back, nothing was seen. In a savepoint the writes must
     /// be in the same one.
@@ -136,7 +151,8 @@ impl SqliteFences {
     /// (`pool.begin_with`) where you can.
     ///
     /// # Errors
-    /// Then roll the transaction back. [`FenceError::Stale`] and [`FenceError::OtherLock`]. [`FenceError::Store`], with
+    /// Then roll the transaction back; it can't be committed any more, but on connections without `foreign_keys` (see
+    /// [above](Self#what-it-guarantees)). [`FenceError::Stale`] and [`FenceError::OtherLock`]. [`FenceError::Store`], with
     /// nothing written by the check: [`ErrorKind::Contention`] if the write lock can't be had, [`ErrorKind::NotReady`] if the file has no
     /// register, [`ErrorKind::Corrupt`] for a row that no version of this crate writes.
     ///
@@ -148,14 +164,22 @@ impl SqliteFences {
         fence: &impl ToFence,
         pass: Pass,
     ) -> Result<(), FenceError> {
-        let fence = fence.to_fence()?;
-        is_alive(transaction, &self.path()).await.map_err(|error| here(error, Some(fence.lock())))?;
-        let admitted = self.step(transaction, resource, &fence, pass).await;
-        if matches!(admitted, Err(FenceError::Store(_))) {
-            // If SQLite ended it right here, nothing came after: the error says it all.
-            let _ = is_alive(transaction, &self.path()).await;
-        }
-        admitted
+        let admitted = match fence.to_fence() {
+            Ok(fence) => self.is_admitted(transaction, resource, &fence, pass).await,
+            Err(invalid) => Err(invalid.into()),
+        };
+        heed(transaction, admitted).await
+    }
+
+    async fn is_admitted(
+        &self,
+        connection: &mut SqliteConnection,
+        resource: &Resource,
+        fence: &Fence,
+        pass: Pass,
+    ) -> Result<(), FenceError> {
+        is_alive(connection, &self.path()).await.map_err(|error| here(error, Some(fence.lock())))?;
+        self.step(connection, resource, fence, pass).await
     }
 
     async fn step(

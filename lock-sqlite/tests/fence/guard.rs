@@ -103,7 +103,7 @@ async fn a_transaction_that_read_before_a_take_over_writes_nothing() {
     assert!(error.to_string().contains("begin anew"), "{error}");
     // Nor does SQLite let it write without being asked for the guard.
     append(&mut read_before, "stale").await.unwrap_err();
-    read_before.commit().await.unwrap();
+    read_before.commit().await.unwrap_err();
     // Who had read nothing sees the truth.
     assert!(is_not_held(&guard.hold(&mut begun_before, &stale).await));
     begun_before.rollback().await.unwrap();

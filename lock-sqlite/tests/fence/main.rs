@@ -8,5 +8,6 @@ mod app;
 mod cost;
 mod ended;
 mod guard;
+mod refusal;
 mod register;
 mod transactions;

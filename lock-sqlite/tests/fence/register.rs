@@ -70,7 +70,7 @@ async fn tokens_of_another_lock_are_refused_until_the_fence_is_forgotten() {
             matches!(&refused, Err(FenceError::OtherLock(other)) if other.fenced_by.as_str() == "x"),
             "{refused:?}"
         );
-        transaction.commit().await.unwrap();
+        transaction.commit().await.unwrap_err();
         assert_eq!(fences.highest(&list).await.unwrap(), Some(fence("x", 5)));
         // Resources are told apart as well.
         fences.raise(&resource(lock), &fence(lock, 6), Pass::Again).await.unwrap();
@@ -99,7 +99,7 @@ async fn a_transaction_that_read_before_a_raise_writes_nothing() {
     let error = store_error(fences.admit(&mut read_before, &list, &fence("x", 5), Pass::Again).await);
     assert_eq!((error.kind(), error.applied()), (ErrorKind::Contention, Applied::No), "{error}");
     append(&mut read_before, "stale").await.unwrap_err();
-    read_before.commit().await.unwrap();
+    read_before.commit().await.unwrap_err();
     assert!(is_stale(&fences.admit(&mut begun_before, &list, &fence("x", 5), Pass::Again).await));
     drop(begun_before);
     assert_eq!(entries(&pool).await, [""; 0]);
@@ -147,7 +147,7 @@ async fn a_register_that_holds_nonsense_is_corrupt_and_nothing_is_written() {
         let mut transaction = immediate(&pool).await;
         let error = store_error(fences.admit(&mut transaction, &list, &fence("x", 6), Pass::Again).await);
         assert_eq!((error.kind(), error.applied()), (ErrorKind::Corrupt, Applied::No), "{nonsense}: {error}");
-        transaction.commit().await.unwrap();
+        transaction.commit().await.unwrap_err();
         let unchanged = format!("SELECT count(*) FROM leasehold_fences WHERE {nonsense}");
         let unchanged: i64 = sqlx::query_scalar(AssertSqlSafe(unchanged)).fetch_one(&pool).await.unwrap();
         assert_eq!(unchanged, 1, "{nonsense}");

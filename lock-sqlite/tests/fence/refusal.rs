@@ -1,0 +1,153 @@
+//! Transactions whose check failed, and whose user doesn't heed it.
+
+use std::{path::Path, time::Duration};
+
+use lock_core::{FenceError, FenceRegister, LockProvider, Pass};
+use lock_sqlite::{
+    SqliteFences, SqliteTransactions,
+    sqlx::{
+        self, Connection, SqliteConnection, SqlitePool,
+        sqlite::{SqliteConnectOptions, SqlitePoolOptions},
+    },
+};
+
+use crate::{
+    app::{append, entries, fence, immediate, pool, resource, single},
+    common::{Home, TTL, ask, name, take},
+};
+
+/// A lock that was taken over, a list that has seen a later token and one that has another lock's.
+struct Refusing {
+    guard: SqliteTransactions,
+    fences: SqliteFences,
+    stale: lock_core::Fence,
+}
+
+const CHECKS: [&str; 4] = ["not held", "stale", "another lock's", "used up"];
+
+impl Refusing {
+    async fn new(home: &Home, pool: &SqlitePool) -> Self {
+        let locks = home.locks().await;
+        let old = take(&locks, &ask("x", TTL)).await;
+        locks.force_release(&name("x")).await.unwrap();
+        let new = take(&locks, &ask("x", TTL)).await;
+        let fences = SqliteFences::new(pool.clone()).await.unwrap();
+        fences.raise(&resource("list"), &fence("x", new.token.get()), Pass::Again).await.unwrap();
+        fences.raise(&resource("other"), &fence("y", 1), Pass::Again).await.unwrap();
+        fences.raise(&resource("once"), &fence("x", old.token.get()), Pass::Once).await.unwrap();
+        Self { guard: SqliteTransactions::new(pool.clone()), fences, stale: fence("x", old.token.get()) }
+    }
+
+    async fn check(&self, transaction: &mut sqlx::Transaction<'_, sqlx::Sqlite>, check: &str) {
+        let stale = &self.stale;
+        let refused = match check {
+            "not held" => self.guard.hold(transaction, stale).await,
+            "stale" => self.fences.admit(transaction, &resource("list"), stale, Pass::Again).await,
+            "another lock's" => self.fences.admit(transaction, &resource("other"), stale, Pass::Again).await,
+            _ => self.fences.admit(transaction, &resource("once"), stale, Pass::Once).await,
+        };
+        match (check, refused) {
+            ("not held", Err(FenceError::NotHeld(_))) | ("another lock's", Err(FenceError::OtherLock(_))) => {}
+            ("stale" | "used up", Err(FenceError::Stale(_))) => {}
+            (_, other) => panic!("{check}: {other:?}"),
+        }
+    }
+}
+
+/// A temporary table made in a transaction would be the only trace that a connection could keep.
+async fn traces(connection: &mut SqliteConnection) -> i64 {
+    sqlx::query_scalar("SELECT count(*) FROM sqlite_temp_schema").fetch_one(connection).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_commit_after_an_unheeded_refusal_keeps_nothing() {
+    let home = Home::new();
+    let pool = single(&home.path()).await;
+    let refusing = Refusing::new(&home, &pool).await;
+    for check in CHECKS {
+        let mut transaction = immediate(&pool).await;
+        append(&mut transaction, "before").await.unwrap();
+        refusing.check(&mut transaction, check).await;
+        append(&mut transaction, "after").await.unwrap();
+        refusing.check(&mut transaction, check).await;
+        // Nor does a check that passes make it good.
+        let fine = resource("fine");
+        refusing.fences.admit(&mut transaction, &fine, &refusing.stale, Pass::Again).await.unwrap();
+        let error = transaction.commit().await.unwrap_err();
+        println!("{check}: {error}");
+        assert_eq!(entries(&pool).await, [""; 0], "{check}");
+        assert_eq!(refusing.fences.highest(&fine).await.unwrap(), None, "{check}");
+        assert_eq!(traces(&mut pool.acquire().await.unwrap()).await, 0, "{check}");
+    }
+    // The connection can be used on.
+    let mut kept = immediate(&pool).await;
+    append(&mut kept, "kept").await.unwrap();
+    kept.commit().await.unwrap();
+    assert_eq!(entries(&pool).await, ["kept"]);
+}
+
+/// As everywhere, who undoes the savepoint undoes what went wrong in it; who keeps it, keeps nothing.
+#[tokio::test]
+async fn a_refusal_in_a_savepoint_fails_the_transaction_unless_that_is_undone() {
+    let home = Home::new();
+    let pool = single(&home.path()).await;
+    let refusing = Refusing::new(&home, &pool).await;
+    for (check, undone) in CHECKS.into_iter().flat_map(|check| [(check, true), (check, false)]) {
+        let mut outer = immediate(&pool).await;
+        append(&mut outer, "outer").await.unwrap();
+        let mut inner = outer.begin().await.unwrap();
+        append(&mut inner, "inner").await.unwrap();
+        refusing.check(&mut inner, check).await;
+        if undone {
+            inner.rollback().await.unwrap();
+            outer.commit().await.unwrap();
+            assert_eq!(entries(&pool).await, ["outer"], "{check}");
+            sqlx::query("DELETE FROM entries").execute(&pool).await.unwrap();
+        } else {
+            inner.commit().await.unwrap();
+            outer.commit().await.unwrap_err();
+            assert_eq!(entries(&pool).await, [""; 0], "{check}");
+        }
+    }
+}
+
+/// Then SQLite doesn't look for what would fail the commit.
+#[tokio::test]
+async fn without_foreign_keys_what_was_written_before_is_undone() {
+    let home = Home::new();
+    drop(pool(&home.path()).await);
+    let pool = without_foreign_keys(&home.path()).await;
+    let refusing = Refusing::new(&home, &pool).await;
+    for (n, check) in CHECKS.into_iter().enumerate() {
+        let mut outer = immediate(&pool).await;
+        append(&mut outer, "before").await.unwrap();
+        let mut inner = outer.begin().await.unwrap();
+        append(&mut inner, "before").await.unwrap();
+        refusing.check(&mut inner, check).await;
+        append(&mut inner, "after").await.unwrap();
+        inner.commit().await.unwrap();
+        outer.commit().await.unwrap();
+        assert_eq!(entries(&pool).await, vec!["after"; n + 1], "{check}");
+    }
+}
+
+/// It has written nothing and can't, as long as it isn't begun anew.
+#[tokio::test]
+async fn a_transaction_that_can_not_have_the_write_lock_is_not_begun_anew() {
+    let home = Home::new();
+    let others = pool(&home.path()).await;
+    let pool = without_foreign_keys(&home.path()).await;
+    let refusing = Refusing::new(&home, &pool).await;
+    let mut reading = pool.begin().await.unwrap();
+    sqlx::query("SELECT * FROM entries").fetch_all(&mut *reading).await.unwrap();
+    append(&mut others.acquire().await.unwrap(), "other's").await.unwrap();
+    refusing.guard.hold(&mut reading, &refusing.stale).await.unwrap_err();
+    append(&mut reading, "mine").await.unwrap_err();
+    reading.commit().await.unwrap();
+    assert_eq!(entries(&pool).await, ["other's"]);
+}
+
+async fn without_foreign_keys(path: &Path) -> SqlitePool {
+    let options = SqliteConnectOptions::new().filename(path).foreign_keys(false).busy_timeout(Duration::from_secs(5));
+    SqlitePoolOptions::new().max_connections(1).connect_with(options).await.unwrap()
+}
