@@ -16,6 +16,7 @@ mod code {
     pub(super) const CORRUPT: i32 = 11;
     pub(super) const FULL: i32 = 13;
     pub(super) const CANTOPEN: i32 = 14;
+    pub(super) const CONSTRAINT: i32 = 19;
     pub(super) const NOTADB: i32 = 26;
 }
 
@@ -52,9 +53,15 @@ pub(crate) fn before_commit(error: sqlx::Error, path: &Path) -> StoreError {
     StoreError::refused(kind, message).caused_by(error)
 }
 
-/// A commit that failed may have reached the disk, unless it was refused because the file was busy.
+/// Whether what was written breaks a rule of the application's: at the commit a deferred foreign key, or its hook.
+fn breaks_a_rule(error: &sqlx::Error) -> bool {
+    primary_code(error) == Some(code::CONSTRAINT)
+}
+
+/// A commit that failed may have reached the disk, unless it was refused: because the file was busy, or by a rule that
+/// SQLite looks at before it writes.
 pub(crate) fn at_commit(error: sqlx::Error, path: &Path) -> StoreError {
-    if is_busy(&error) {
+    if is_busy(&error) || breaks_a_rule(&error) {
         return before_commit(error, path);
     }
     let (kind, message) = explain(&error, path);

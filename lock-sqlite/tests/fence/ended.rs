@@ -157,6 +157,26 @@ async fn a_register_goes_on_when_the_disk_has_room_again() {
     is_usable(&pool).await;
 }
 
+/// SQLite looks for what isn't there when it is to commit, and keeps the transaction open.
+#[tokio::test]
+async fn a_commit_that_breaks_a_foreign_key_has_kept_nothing() {
+    let home = Home::new();
+    let locks = home.locks().await;
+    let pool = single(&home.path()).await;
+    let make = "CREATE TABLE notes (of INTEGER REFERENCES entries (position) DEFERRABLE INITIALLY DEFERRED)";
+    sqlx::query(make).execute(&pool).await.unwrap();
+    let transactions = SqliteTransactions::new(pool.clone());
+    let fence = fence("x", take(&locks, &ask("x", TTL)).await.token.get());
+    let mut transaction = transactions.begin(&fence).await.unwrap();
+    append(&mut transaction, "gone").await.unwrap();
+    sqlx::query("INSERT INTO notes VALUES (-1)").execute(&mut *transaction).await.unwrap();
+    let error = store_error(transactions.commit(transaction, &fence).await);
+    assert_eq!(error.applied(), Applied::No, "{error}");
+    assert!(error.to_string().contains("FOREIGN KEY"), "{error}");
+    assert_eq!(entries(&pool).await, [""; 0]);
+    is_usable(&pool).await;
+}
+
 /// A hook stands in for a disk that fails right then.
 #[tokio::test]
 async fn a_commit_that_fails_leaves_its_connection_usable() {
