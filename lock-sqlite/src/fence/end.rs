@@ -17,6 +17,7 @@ pub(super) async fn commit(mut transaction: Transaction<'static, Sqlite>, path: 
     if committed.is_err() {
         mended(transaction, path).await;
     }
+    // Dropped after it was committed, it rolls back nothing: the driver knows that none is open.
     committed
 }
 

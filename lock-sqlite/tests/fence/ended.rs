@@ -118,9 +118,13 @@ async fn a_register_goes_on_after_sqlite_ended_a_step_of_it() {
             store_error(fences.raise(&list, &fence("x", token), Pass::Again).await);
             let mut transaction = immediate(&pool).await;
             store_error(fences.admit(&mut transaction, &list, &fence("x", token), Pass::Again).await);
-            // Its own roll-back, or a drop.
+            // Whatever its user makes of it.
             if token == 1 {
                 transaction.rollback().await.unwrap();
+            } else {
+                append(&mut transaction, "unfenced").await.unwrap();
+                transaction.commit().await.unwrap_err();
+                assert!(!entries(&pool).await.contains(&"unfenced".to_owned()));
             }
         }
         is_usable(&pool).await;

@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use lock_core::{FenceError, FenceRegister, LockProvider, Pass};
+use lock_core::{Fence, FenceError, FenceRegister, InvalidFence, LockProvider, Pass, ToFence};
 use lock_sqlite::{
     SqliteFences, SqliteTransactions,
     sqlx::{
@@ -20,7 +20,7 @@ use crate::{
 struct Refusing {
     guard: SqliteTransactions,
     fences: SqliteFences,
-    stale: lock_core::Fence,
+    stale: Fence,
 }
 
 const CHECKS: [&str; 4] = ["not held", "stale", "another lock's", "used up"];
@@ -84,6 +84,33 @@ async fn a_commit_after_an_unheeded_refusal_keeps_nothing() {
     append(&mut kept, "kept").await.unwrap();
     kept.commit().await.unwrap();
     assert_eq!(entries(&pool).await, ["kept"]);
+}
+
+/// As a shared lease is.
+struct NoFence;
+
+impl ToFence for NoFence {
+    fn to_fence(&self) -> Result<Fence, InvalidFence> {
+        "0@x".parse()
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_fence_is_a_refusal_as_well() {
+    let home = Home::new();
+    let pool = single(&home.path()).await;
+    let Refusing { guard, fences, .. } = Refusing::new(&home, &pool).await;
+    for check in ["guard", "register"] {
+        let mut transaction = immediate(&pool).await;
+        append(&mut transaction, "before").await.unwrap();
+        let refused = match check {
+            "guard" => guard.hold(&mut transaction, &NoFence).await,
+            _ => fences.admit(&mut transaction, &resource("list"), &NoFence, Pass::Again).await,
+        };
+        assert!(matches!(refused, Err(FenceError::Invalid(_))), "{refused:?}");
+        transaction.commit().await.unwrap_err();
+        assert_eq!(entries(&pool).await, [""; 0], "{check}");
+    }
 }
 
 /// As everywhere, who undoes the savepoint undoes what went wrong in it; who keeps it, keeps nothing.
