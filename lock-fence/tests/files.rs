@@ -107,17 +107,63 @@ async fn files_stay_in_the_directory_and_keep_their_permissions() {
         assert_eq!((error.kind(), error.applied()), (ErrorKind::InvalidName, Applied::No), "{bad:?}: {error}");
         admission.read(bad).await.unwrap_err();
     }
+    drop(admission);
+    let error = fences.write(&long, &fence("x", 6), Pass::Once, "../outside", "bad").await.unwrap_err();
+    assert!(matches!(&error, FenceError::Store(error) if error.kind() == ErrorKind::InvalidName), "{error}");
+    assert_eq!(fences.highest(&long).await.unwrap(), Some(fence("x", 5)), "the token wasn't used up");
+    let admission = fences.admit(&long, &fence("x", 5), Pass::Again).await.unwrap();
     assert_eq!(admission.read("data").await.unwrap(), None);
     admission.write("data", "one").await.unwrap();
-    fs::set_permissions(inner.join("data"), fs::Permissions::from_mode(0o640)).unwrap();
+    fs::set_permissions(inner.join("data"), fs::Permissions::from_mode(0o4640)).unwrap();
     admission.write("data", "two").await.unwrap();
     assert_eq!(admission.read("data").await.unwrap().unwrap(), b"two");
-    assert_eq!(fs::metadata(inner.join("data")).unwrap().permissions().mode() & 0o777, 0o640);
+    assert_eq!(fs::metadata(inner.join("data")).unwrap().permissions().mode() & 0o7777, 0o640);
     assert_eq!(fs::read_to_string(home.path().join("outside")).unwrap(), "as it was");
     let error = FileFences::open(home.path().join("missing")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotReady, "{error}");
     let error = FileFences::open(home.path().join("outside")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotReady, "{error}");
+}
+
+/// Waits until no file is being made.
+async fn settled(directory: &Path) {
+    while directory.join(".leasehold-fences/next").exists() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_of_one_admission_at_once_are_done_one_after_the_other() {
+    let home = tempfile::tempdir().unwrap();
+    let fences = FileFences::open(home.path()).await.unwrap();
+    let admission = fences.admit(&list(), &fence("x", 5), Pass::Again).await.unwrap();
+    for round in 0..20 {
+        let content = |letter: u8| vec![letter; (1 << 20) + round];
+        let (one, other) = tokio::join!(admission.write("a", content(b'a')), admission.write("b", content(b'b')));
+        one.unwrap();
+        other.unwrap();
+        for letter in [b'a', b'b'] {
+            let found = fs::read(home.path().join(char::from(letter).to_string())).unwrap();
+            assert!(found == content(letter), "round {round}: {}, {} bytes", char::from(letter), found.len());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_that_was_dropped_ends_before_the_next_one_begins() {
+    let home = tempfile::tempdir().unwrap();
+    let fences = FileFences::open(home.path()).await.unwrap();
+    let admission = fences.admit(&list(), &fence("x", 5), Pass::Again).await.unwrap();
+    for round in 0..20 {
+        let mut dropped = Box::pin(admission.write("list", vec![b'x'; 4 << 20]));
+        let _begun = tokio::time::timeout(Duration::from_millis(1), &mut dropped).await;
+        drop(dropped);
+        let text = format!("new {round}");
+        admission.write("list", text.clone()).await.unwrap();
+        settled(home.path()).await;
+        let found = fs::read(home.path().join("list")).unwrap();
+        assert!(found == text.as_bytes(), "round {round}: {} bytes", found.len());
+    }
 }
 
 /// A dropped write goes on behind; it must not arrive when somebody else is inside.
@@ -133,8 +179,7 @@ async fn a_write_that_nobody_waits_for_any_more_keeps_others_out_to_its_end() {
         drop(write);
         drop(admission);
         put(&new, &second, Pass::Again, "new").await.unwrap();
-        // Whatever was still under way would be there by now.
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        settled(home.path()).await;
         let found = fs::read(home.path().join("list")).unwrap();
         assert!(found == b"new", "round {round}: a late write of {} bytes (done: {})", found.len(), begun.is_ok());
     }
@@ -272,5 +317,10 @@ async fn a_fenced_replacement_costs_a_flush_or_two_more_than_a_plain_one() {
         "durable replacement of a file, median of {ROUNDS}: plain {plain:?}; fenced {fenced:?} ({more:.2}x); fenced and \
          raised {raised:?} ({most:.2}x)"
     );
+    if plain < Duration::from_millis(1) {
+        // A disk that flushes at once shows what threads cost, and not what flushes do.
+        println!("not judged: this disk is too fast to tell");
+        return;
+    }
     assert!(more < 2.0 && most < 4.0, "{plain:?}, {fenced:?}, {raised:?}");
 }

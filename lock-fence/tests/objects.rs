@@ -3,16 +3,17 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what went wrong by failing")]
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     hash::{DefaultHasher, Hash, Hasher},
     sync::{Arc, Mutex},
 };
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use lock_core::{Applied, ErrorKind, Fence, FenceError, FenceRegister, Pass, Resource, StoreError};
 use lock_fence::object::{ConditionalObjects, FencedObjects, Found};
-use object_store::{ObjectStore, UpdateVersion, local::LocalFileSystem, memory::InMemory};
+use object_store::{
+    Attribute, Attributes, ObjectStore, PutOptions, UpdateVersion, local::LocalFileSystem, memory::InMemory, path::Path,
+};
 
 fn memory() -> Arc<dyn ObjectStore> {
     Arc::new(InMemory::new())
@@ -87,170 +88,215 @@ async fn of_many_at_once_none_is_lost_and_tokens_never_fall() {
     assert_eq!(lines, told);
 }
 
-/// What others do while a write is under way.
-#[derive(Clone, Copy, Debug)]
-enum Other {
-    /// Under this fence.
-    Raises(&'static str),
-    Puts(&'static str, &'static str),
-    Appends(&'static str, &'static str),
-}
-
-/// A bucket as S3 is one: a state of an object is told by its content alone.
+/// A store that calls states by a hash of their bytes and nothing else, as S3 does.
 #[derive(Debug, Default)]
-struct Bucket {
-    objects: Arc<Mutex<HashMap<String, Bytes>>>,
-    /// What others do before each put of this client comes.
-    before: Mutex<VecDeque<Vec<Other>>>,
-    /// For a client that sends a put again which was applied already: what others do between the two. The second one is
-    /// told as a conflict.
-    between: Mutex<VecDeque<Vec<Other>>>,
+struct Hashed(Mutex<HashMap<String, Bytes>>);
+
+fn hashed(bytes: &Bytes) -> UpdateVersion {
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    UpdateVersion { e_tag: Some(hasher.finish().to_string()), version: None }
 }
 
-impl Bucket {
-    fn of(objects: &Bucket) -> Self {
-        Self { objects: objects.objects.clone(), ..Self::default() }
-    }
-
-    fn tag(bytes: &Bytes) -> UpdateVersion {
-        let mut hasher = DefaultHasher::new();
-        bytes.hash(&mut hasher);
-        UpdateVersion { e_tag: Some(hasher.finish().to_string()), version: None }
-    }
-
-    fn put(&self, key: &str, bytes: &Bytes, unchanged: Option<&UpdateVersion>) -> bool {
-        let mut objects = self.objects.lock().unwrap();
-        let same = objects.get(key).map(Self::tag).as_ref() == unchanged;
-        if same {
-            objects.insert(key.to_owned(), bytes.clone());
-        }
-        same
-    }
-
-    async fn meanwhile(&self, others: Vec<Other>) {
-        let objects = FencedObjects::new(Self::of(self));
-        for other in others {
-            match other {
-                Other::Raises(by) => objects.raise(&report(), &fence(by), Pass::Again).await.unwrap(),
-                Other::Puts(by, text) => {
-                    objects.put(&report(), &fence(by), Pass::Again, text.into()).await.unwrap();
-                }
-                Other::Appends(by, text) => {
-                    objects.update(&report(), &fence(by), Pass::Again, append(text)).await.unwrap();
-                }
-            }
-        }
-    }
-}
-
-#[async_trait]
-impl ConditionalObjects for Bucket {
+#[async_trait::async_trait]
+impl ConditionalObjects for Hashed {
     async fn get(&self, key: &str) -> Result<Option<Found>, StoreError> {
-        let bytes = self.objects.lock().unwrap().get(key).cloned();
-        Ok(bytes.map(|bytes| Found { version: Self::tag(&bytes), bytes }))
+        let found = self.0.lock().unwrap().get(key).cloned();
+        Ok(found.map(|bytes| Found { version: hashed(&bytes), bytes, attributes: Attributes::new() }))
     }
-
-    async fn put_if(&self, key: &str, bytes: Bytes, unchanged: Option<&UpdateVersion>) -> Result<bool, StoreError> {
-        let before = self.before.lock().unwrap().pop_front();
-        self.meanwhile(before.unwrap_or_default()).await;
-        let mut put = self.put(key, &bytes, unchanged);
-        let between = self.between.lock().unwrap().pop_front();
-        if let Some(between) = between {
-            self.meanwhile(between).await;
-            put = self.put(key, &bytes, unchanged);
+    async fn put_if(&self, key: &str, bytes: Bytes, unchanged: Option<&Found>) -> Result<bool, StoreError> {
+        let mut all = self.0.lock().unwrap();
+        let as_found = all.get(key).map(hashed) == unchanged.map(|found| found.version.clone());
+        if as_found {
+            all.insert(key.to_owned(), bytes);
         }
-        Ok(put)
+        Ok(as_found)
     }
 }
 
-fn append(text: &'static str) -> impl Fn(Option<Bytes>) -> Bytes + Send + Sync {
-    move |before| [&before.unwrap_or_default(), text.as_bytes()].concat().into()
+/// Waits for it in the midst of what can't: between what a write has found and what it puts.
+fn between<T>(work: impl Future<Output = T>) -> T {
+    tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(work))
 }
 
-/// An object that holds "a" under 5@x, in the hands of a client.
-async fn bucket(before: &[&[Other]], between: &[&[Other]]) -> (FencedObjects<Bucket>, FencedObjects<Bucket>) {
-    let others = |times: &[&[Other]]| Mutex::new(times.iter().map(|others| others.to_vec()).collect());
-    let bucket = Bucket { before: others(before), between: others(between), ..Bucket::default() };
-    let past = FencedObjects::new(Bucket::of(&bucket));
-    past.put(&report(), &fence("5@x"), Pass::Again, "a".into()).await.unwrap();
-    (FencedObjects::new(bucket), past)
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_that_holds_the_same_is_another_once_a_newer_fence_was_there() {
+    let objects = FencedObjects::new(Hashed::default());
+    let (old, new) = (fence("5@x"), fence("6@x"));
+    objects.put(&report(), &old, Pass::Again, "a".into()).await.unwrap();
+    for step in ["raise", "write", "forget"] {
+        let (calls, report) = (Mutex::new(0), report());
+        let late = |_: Option<Bytes>| {
+            between(async {
+                match step {
+                    "raise" => objects.raise(&report, &new, Pass::Again).await.unwrap(),
+                    "write" => objects.put(&report, &fence("7@x"), Pass::Again, "a".into()).await.unwrap(),
+                    _ => assert!(objects.forget(&report).await.unwrap()),
+                }
+            });
+            "late".into()
+        };
+        let holder = if step == "raise" {
+            &old
+        } else if step == "write" {
+            &new
+        } else {
+            &fence("7@x")
+        };
+        let outcome = objects.update(&report, holder, Pass::Again, |before| {
+            let mut calls = calls.lock().unwrap();
+            *calls += 1;
+            if *calls == 1 { late(before) } else { "judged anew".into() }
+        });
+        let outcome = outcome.await;
+        if step == "forget" {
+            outcome.unwrap();
+            assert_eq!(*calls.lock().unwrap(), 2, "the late one passed");
+        } else {
+            assert!(matches!(outcome, Err(FenceError::Stale(_))), "{step}: {outcome:?}");
+            assert_eq!(objects.get(&report).await.unwrap().unwrap(), "a", "{step}");
+        }
+    }
 }
 
-/// What others leave may look like what the late one found: a raise keeps the content, and content may come back.
-#[tokio::test]
-async fn a_late_write_is_refused_though_it_finds_the_content_unchanged() {
-    let back = [Other::Puts("6@x", "b"), Other::Puts("6@x", "a")];
-    for others in [&[Other::Raises("6@x")][..], &[Other::Puts("6@x", "a")], &back] {
-        let (objects, past) = bucket(&[others], &[]).await;
-        let late = objects.put(&report(), &fence("5@x"), Pass::Again, "late".into()).await.unwrap_err();
-        assert!(matches!(late, FenceError::Stale(_)), "{others:?}: {late}");
-        assert_eq!(past.get(&report()).await.unwrap().unwrap(), "a", "{others:?}");
-        assert_eq!(past.highest(&report()).await.unwrap(), Some(fence("6@x")), "{others:?}");
+/// As a client of a bucket that sends again what was applied already: the second one is told as a conflict. So many others
+/// write in between.
+#[derive(Debug)]
+struct ToldTwice(Arc<dyn ObjectStore>, u64);
+
+#[async_trait::async_trait]
+impl ConditionalObjects for ToldTwice {
+    async fn get(&self, key: &str) -> Result<Option<Found>, StoreError> {
+        ConditionalObjects::get(&self.0, key).await
+    }
+    async fn put_if(&self, key: &str, bytes: Bytes, unchanged: Option<&Found>) -> Result<bool, StoreError> {
+        self.0.put_if(key, bytes, unchanged).await?;
+        for other in 1..=self.1 {
+            let append = |before: Option<Bytes>| [before.unwrap_or_default().as_ref(), b"b"].concat().into();
+            let others = FencedObjects::new(self.0.clone());
+            others.update(&report(), &fence(&format!("{}@x", 5 + other)), Pass::Once, append).await.unwrap();
+        }
+        Ok(false)
     }
 }
 
 #[tokio::test]
-async fn a_write_that_others_came_before_is_made_anew_of_theirs() {
-    let (objects, past) = bucket(&[&[Other::Appends("5@x", "b")], &[Other::Appends("5@x", "c")]], &[]).await;
-    objects.update(&report(), &fence("5@x"), Pass::Again, append("d")).await.unwrap();
-    assert_eq!(past.get(&report()).await.unwrap().unwrap(), "abcd");
-}
-
-#[tokio::test]
-async fn a_write_that_was_sent_twice_is_done_once_and_told_as_done() {
-    for others in [&[][..], &[Other::Appends("5@x", "c")], &[Other::Appends("6@x", "c"), Other::Appends("7@x", "d")]] {
-        let (objects, past) = bucket(&[], &[others]).await;
-        objects.update(&report(), &fence("5@x"), Pass::Again, append("b")).await.unwrap();
-        let held = past.get(&report()).await.unwrap().unwrap();
-        assert_eq!(held, &b"abcd"[..2 + others.len()], "{others:?}");
+async fn a_write_that_was_sent_twice_is_done_once_and_never_told_as_refused() {
+    let append = |before: Option<Bytes>| [before.unwrap_or_default().as_ref(), b"a"].concat().into();
+    for others in [0, 1, 15, 16, 40] {
+        let objects = FencedObjects::new(ToldTwice(memory(), others));
+        let outcome = objects.update(&report(), &fence("5@x"), Pass::Once, append).await;
+        let text = objects.get(&report()).await.unwrap().unwrap();
+        assert_eq!(text, format!("a{}", "b".repeat(usize::try_from(others).unwrap())));
+        match outcome {
+            Ok(()) => assert!(others < 16, "{others}: seen, though it isn't remembered"),
+            Err(error) => assert!(others >= 16 && error.applied() == Applied::Maybe, "{others}: {error}"),
+        }
     }
 }
 
+/// Somebody else always comes first.
 #[tokio::test]
-async fn what_cannot_be_told_any_more_is_told_as_in_doubt() {
-    let many = [Other::Appends("6@x", "c"); 40];
-    for (before, between) in [(&[][..], &[&many[..]][..]), (&[&many[..]], &[])] {
-        let (objects, past) = bucket(before, between).await;
-        let error = objects.update(&report(), &fence("5@x"), Pass::Again, append("b")).await.unwrap_err();
-        assert!(matches!(&error, FenceError::Store(error) if error.kind() == ErrorKind::Contention), "{error}");
-        assert_eq!(error.applied(), Applied::Maybe);
-        let held = past.get(&report()).await.unwrap().unwrap();
-        assert_eq!(held.iter().filter(|byte| **byte == b'b').count(), between.len());
+async fn others_that_come_first_are_tried_against_and_told_in_the_end() {
+    #[derive(Debug)]
+    struct Busy(Arc<dyn ObjectStore>);
+
+    #[async_trait::async_trait]
+    impl ConditionalObjects for Busy {
+        async fn get(&self, key: &str) -> Result<Option<Found>, StoreError> {
+            ConditionalObjects::get(&self.0, key).await
+        }
+        async fn put_if(&self, _: &str, _: Bytes, _: Option<&Found>) -> Result<bool, StoreError> {
+            FencedObjects::new(self.0.clone())
+                .put(&report(), &fence("5@x"), Pass::Again, "other".into())
+                .await
+                .unwrap();
+            Ok(false)
+        }
     }
+    let objects = FencedObjects::new(Busy(memory()));
+    let error = objects.put(&report(), &fence("5@x"), Pass::Again, "own".into()).await.unwrap_err();
+    let FenceError::Store(told) = &error else { panic!("{error}") };
+    assert_eq!((told.kind(), told.applied()), (ErrorKind::Contention, Applied::No), "{told}");
+    assert_eq!(objects.get(&report()).await.unwrap().unwrap(), "other");
 }
 
 #[tokio::test]
-async fn an_object_that_nobody_fenced_yet_is_taken_over_with_its_content() {
-    let bucket = Bucket::default();
-    assert!(bucket.put(report().as_str(), &"a".into(), None));
-    let objects = FencedObjects::new(bucket);
-    assert_eq!(objects.highest(&report()).await.unwrap(), None);
-    objects.update(&report(), &fence("5@x"), Pass::Again, append("b")).await.unwrap();
-    assert_eq!(objects.get(&report()).await.unwrap().unwrap(), "ab");
+async fn what_else_is_kept_of_an_object_stays_and_its_first_line_is_the_fence() {
+    let (store, key) = (memory(), Path::parse(report().as_str()).unwrap());
+    let attributes: Attributes = [(Attribute::ContentType, "text/csv")].into_iter().collect();
+    let options = PutOptions { attributes, ..PutOptions::default() };
+    store.put_opts(&key, "plain".into(), options).await.unwrap();
+    let objects = FencedObjects::new(store.clone());
+    assert_eq!((held(&objects).await.unwrap(), objects.highest(&report()).await.unwrap()), ("plain".into(), None));
+    objects.raise(&report(), &fence("5@x"), Pass::Again).await.unwrap();
+    assert_eq!(held(&objects).await.unwrap(), "plain");
+    objects.put(&report(), &fence("5@x"), Pass::Again, "a".into()).await.unwrap();
+    let got = store.get_opts(&key, object_store::GetOptions::default()).await.unwrap();
+    assert_eq!(got.attributes.get(&Attribute::ContentType).unwrap().as_ref(), "text/csv");
+    let text = String::from_utf8(got.bytes().await.unwrap().to_vec()).unwrap();
+    assert!(text.starts_with("leasehold-fence 1 5@x ") && text.ends_with("\na"), "{text}");
 }
 
 #[tokio::test]
 async fn what_is_damaged_or_cannot_be_fenced_is_told() {
     let store = memory();
-    let damaged = "leasehold-fence -5@x 0123456789abcdef\na";
+    let damaged = "leasehold-fence 1 -5@x 00000000000000000000000000000000\na";
     assert!(store.put_if(report().as_str(), damaged.into(), None).await.unwrap());
-    let objects = FencedObjects::new(store);
+    let objects = FencedObjects::new(store.clone());
     let error = objects.put(&report(), &fence("5@x"), Pass::Again, "b".into()).await.unwrap_err();
     assert!(matches!(&error, FenceError::Store(error) if error.kind() == ErrorKind::Corrupt), "{error}");
-    assert_eq!((error.applied(), held(&objects).await.unwrap()), (Applied::No, "a".into()));
+    assert_eq!(error.applied(), Applied::No);
+    assert_eq!(ConditionalObjects::get(&store, report().as_str()).await.unwrap().unwrap().bytes, damaged);
 
     let directory = tempfile::tempdir().unwrap();
     let local: Arc<dyn ObjectStore> = Arc::new(LocalFileSystem::new_with_prefix(directory.path()).unwrap());
     let local = FencedObjects::new(local);
-    // Files it can make on condition, but not replace.
-    local.put(&report(), &fence("5@x"), Pass::Again, "a".into()).await.unwrap();
+    local.put(&report(), &fence("6@x"), Pass::Again, "a".into()).await.unwrap();
     let error = local.put(&report(), &fence("6@x"), Pass::Again, "b".into()).await.unwrap_err();
     assert!(matches!(&error, FenceError::Store(error) if error.kind() == ErrorKind::Unsupported), "{error}");
-    assert_eq!((error.applied(), local.get(&report()).await.unwrap().unwrap()), (Applied::No, "a".into()));
+    assert_eq!(held(&local).await.unwrap(), "a");
+}
 
-    for bad in ["..", "a//b", "/a", "a/", "a\nb"] {
-        let error =
-            objects.put(&Resource::new(bad).unwrap(), &fence("5@x"), Pass::Again, "b".into()).await.unwrap_err();
-        assert!(matches!(&error, FenceError::Store(error) if error.kind() == ErrorKind::InvalidName), "{bad}: {error}");
+#[tokio::test]
+async fn a_store_that_is_away_is_told_as_such_and_whether_it_may_have_written() {
+    #[derive(Debug)]
+    struct Away {
+        reads: Mutex<usize>,
+    }
+
+    #[async_trait::async_trait]
+    impl ConditionalObjects for Away {
+        async fn get(&self, _: &str) -> Result<Option<Found>, StoreError> {
+            let mut reads = self.reads.lock().unwrap();
+            let Some(left) = reads.checked_sub(1) else {
+                return Err(StoreError::unknown(ErrorKind::Unreachable, "away"));
+            };
+            *reads = left;
+            Ok(None)
+        }
+        async fn put_if(&self, _: &str, _: Bytes, _: Option<&Found>) -> Result<bool, StoreError> {
+            Ok(false)
+        }
+    }
+    for (reads, applied) in [(0, Applied::No), (1, Applied::Maybe)] {
+        let objects = FencedObjects::new(Away { reads: Mutex::new(reads) });
+        let error = objects.put(&report(), &fence("5@x"), Pass::Again, "a".into()).await.unwrap_err();
+        let FenceError::Store(error) = error else { panic!("{error}") };
+        assert_eq!((error.kind(), error.applied()), (ErrorKind::Unreachable, applied), "{reads}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn every_name_has_an_object_of_its_own() {
+    let objects = FencedObjects::new(memory());
+    let names = ["..", ".", "a//b", "a/b", "/a", "a/", "a", "a\nb", "%2Fa", "a%2Fb", "A", "%", "\\"];
+    for (name, token) in names.iter().zip(1..) {
+        let (resource, fence) = (Resource::new(name).unwrap(), fence(&format!("{token}@x")));
+        assert_eq!(objects.highest(&resource).await.unwrap(), None, "{name}");
+        objects.put(&resource, &fence, Pass::Again, (*name).into()).await.unwrap();
+    }
+    for name in names {
+        assert_eq!(objects.get(&Resource::new(name).unwrap()).await.unwrap().unwrap(), name);
     }
 }

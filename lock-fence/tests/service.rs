@@ -133,58 +133,8 @@ async fn a_request_that_is_being_answered_is_not_overtaken() {
     assert_eq!(*ledger.written.lock().unwrap(), [1, 2]);
 }
 
-/// A register that takes its time with those that are stale.
-#[derive(Clone, Debug, Default)]
-struct SlowToRefuse {
-    fences: MemoryFences,
-    refuses: Arc<Notify>,
-}
-
-#[async_trait]
-impl FenceRegister for SlowToRefuse {
-    async fn raise(&self, resource: &Resource, fence: &Fence, pass: Pass) -> Result<(), FenceError> {
-        let raised = self.fences.raise(resource, fence, pass).await;
-        if raised.is_err() {
-            self.refuses.notify_one();
-            std::future::pending::<()>().await;
-        }
-        raised
-    }
-    async fn highest(&self, resource: &Resource) -> Result<Option<Fence>, FenceError> {
-        self.fences.highest(resource).await
-    }
-    async fn forget(&self, resource: &Resource) -> Result<bool, FenceError> {
-        self.fences.forget(resource).await
-    }
-}
-
-/// An old holder that goes on asking would else keep the new one out: there is always one that is about to be refused.
 #[tokio::test]
-async fn nobody_waits_for_requests_that_came_too_late() {
-    let (ledger, register) = (Ledger::default(), SlowToRefuse::default());
-    let app = app(&ledger, FenceLayer::new(register.clone(), accounts()));
-    let spawn = |token: &'static str| {
-        let app = app.clone();
-        tokio::spawn(async move { send(&app, "/", &[token]).await.0 })
-    };
-    let slow = spawn("1@accounts");
-    ledger.began.notified().await;
-    let next = spawn("2@accounts");
-    while register.highest(&accounts()).await.unwrap().unwrap().token().get() < 2 {
-        tokio::task::yield_now().await;
-    }
-    let late = spawn("1@accounts");
-    register.refuses.notified().await;
-    ledger.go_on.notify_one();
-    assert_eq!(slow.await.unwrap(), StatusCode::OK);
-    let next = tokio::time::timeout(std::time::Duration::from_secs(10), next).await;
-    assert_eq!(next.expect("it waits for one that is refused").unwrap(), StatusCode::OK);
-    assert!(!late.is_finished());
-    assert_eq!(*ledger.written.lock().unwrap(), [1, 2]);
-}
-
-#[tokio::test]
-async fn a_request_that_is_given_up_lets_the_next_one_in() {
+async fn a_request_that_is_given_up_lets_the_next_one_in_when_it_has_ended() {
     let ledger = Ledger::default();
     let app = app(&ledger, FenceLayer::new(MemoryFences::new(), accounts()));
     let slow = tokio::spawn({
@@ -197,7 +147,88 @@ async fn a_request_that_is_given_up_lets_the_next_one_in() {
         async move { send(&app, "/", &["2@accounts"]).await.0 }
     });
     slow.abort();
+    assert!(slow.await.unwrap_err().is_cancelled());
+    // Its client is gone, and its write may be on its way.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!next.is_finished() && ledger.written.lock().unwrap().is_empty(), "it overtook");
+    ledger.go_on.notify_one();
     assert_eq!(next.await.unwrap(), StatusCode::OK);
+    assert_eq!(*ledger.written.lock().unwrap(), [1, 2]);
+}
+
+#[tokio::test]
+async fn a_panic_of_the_handler_is_passed_on_and_lets_the_next_one_in() {
+    async fn panics(fence: RequestFence) -> &'static str {
+        assert!(fence.0.token().get() > 1, "the first one fails");
+        "written"
+    }
+    let app: Router = Router::new().fallback(panics).layer(FenceLayer::new(MemoryFences::new(), accounts()));
+    let first = tokio::spawn({
+        let app = app.clone();
+        async move { send(&app, "/", &["1@accounts"]).await.0 }
+    });
+    let panic = first.await.unwrap_err().into_panic();
+    assert_eq!(*panic.downcast::<&str>().unwrap(), "the first one fails");
+    assert_eq!(send(&app, "/", &["2@accounts"]).await.0, StatusCode::OK);
+}
+
+/// A register that takes its time.
+#[derive(Debug)]
+struct Slow(MemoryFences);
+
+#[async_trait]
+impl FenceRegister for Slow {
+    async fn raise(&self, resource: &Resource, fence: &Fence, pass: Pass) -> Result<(), FenceError> {
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        let answer = self.0.raise(resource, fence, pass).await;
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        answer
+    }
+    async fn highest(&self, resource: &Resource) -> Result<Option<Fence>, FenceError> {
+        self.0.highest(resource).await
+    }
+    async fn forget(&self, resource: &Resource) -> Result<bool, FenceError> {
+        self.0.forget(resource).await
+    }
+}
+
+/// Each of the old ones comes before the one before it has been told that it is stale: if they were let in for that, they
+/// would never be gone.
+#[tokio::test]
+async fn a_stream_of_old_requests_does_not_keep_the_newer_one_out() {
+    let ledger = Ledger::default();
+    let app = app(&ledger, FenceLayer::new(Slow(MemoryFences::new()), accounts()));
+    let spawn = |token: &'static str| {
+        let app = app.clone();
+        tokio::spawn(async move { send(&app, "/", &[token]).await.0 })
+    };
+    let first = spawn("1@accounts");
+    ledger.began.notified().await;
+    let newer = spawn("2@accounts");
+    let mut old = Vec::new();
+    for turn in 0..1_000 {
+        old.push(spawn("1@accounts"));
+        tokio::task::yield_now().await;
+        if turn == 200 {
+            // All that are waiting in the handler.
+            ledger.go_on.notify_waiters();
+        }
+    }
+    assert!(newer.is_finished(), "a thousand old ones kept it out");
+    assert_eq!((first.await.unwrap(), newer.await.unwrap()), (StatusCode::OK, StatusCode::OK));
+    let mut late = 0;
+    for old in old {
+        late += usize::from(old.await.unwrap() == StatusCode::CONFLICT);
+    }
+    assert!(late > 900, "{late}");
+    let written = ledger.written.lock().unwrap();
+    assert!(written.is_sorted(), "{written:?}");
 }
 
 #[derive(Debug)]
@@ -223,4 +254,13 @@ async fn without_its_register_nothing_is_let_in_and_nothing_is_told_of_it() {
     let (status, body) = send(&app, "/", &["1@accounts"]).await;
     assert_eq!((status, &body["error"]), (StatusCode::SERVICE_UNAVAILABLE, &"fence_unavailable".into()));
     assert!(!body.to_string().contains("db.internal") && ledger.written.lock().unwrap().is_empty(), "{body}");
+}
+
+#[test]
+fn what_may_have_been_written_is_not_said_to_be_safe_to_send_again() {
+    let no = Refusal::from(FenceError::from(StoreError::refused(ErrorKind::Unreachable, "away")));
+    assert_eq!((no.status(), no.code()), (StatusCode::SERVICE_UNAVAILABLE, "fence_unavailable"));
+    let maybe = Refusal::from(FenceError::from(StoreError::unknown(ErrorKind::Unreachable, "away")));
+    assert_eq!((maybe.status(), maybe.code()), (StatusCode::INTERNAL_SERVER_ERROR, "outcome_unknown"));
+    assert!(!maybe.to_string().contains("try again"), "{maybe}");
 }

@@ -1,4 +1,4 @@
-//! The list in an object, a line for each entry, fenced by the object itself. The store of objects is that in memory
+//! The list in an object, a line for each entry, fenced by the object's own first line. The store of objects is that in memory
 //! of `object_store`, which judges conditions as a bucket does; it is this program's, and served to its child processes.
 
 use std::{
@@ -15,7 +15,7 @@ use bytes::Bytes;
 use conformance_tests::FencedList;
 use lock_core::{ErrorKind, FenceError, Lease, Pass, Resource, StoreError};
 use lock_fence::object::{ConditionalObjects, FencedObjects, Found};
-use object_store::{ObjectStore, UpdateVersion, memory::InMemory};
+use object_store::{Attributes, ObjectStore, UpdateVersion, memory::InMemory};
 use serde::{Deserialize, Serialize};
 
 use crate::lines;
@@ -77,14 +77,19 @@ pub(crate) fn serve() -> io::Result<String> {
 
 async fn answer(store: &Arc<dyn ObjectStore>, Asked { key, put }: Asked) -> Result<Answer, StoreError> {
     let Some(Object { text, state }) = put else {
-        let object = |Found { bytes, version }| Object {
+        let object = |Found { bytes, version, .. }| Object {
             text: String::from_utf8(Vec::from(bytes)).unwrap(),
             state: Some(State::from(version)),
         };
         return Ok(Answer::Found(ConditionalObjects::get(store, &key).await?.map(object)));
     };
-    let state = state.map(UpdateVersion::from);
-    Ok(Answer::Put(store.put_if(&key, text.into(), state.as_ref()).await?))
+    let unchanged = state.map(found);
+    Ok(Answer::Put(store.put_if(&key, text.into(), unchanged.as_ref()).await?))
+}
+
+/// An object that is in this state.
+fn found(state: State) -> Found {
+    Found { bytes: Bytes::new(), attributes: Attributes::new(), version: state.into() }
 }
 
 /// A client of the served store.
@@ -111,18 +116,18 @@ impl Bucket {
 #[async_trait]
 impl ConditionalObjects for Bucket {
     async fn get(&self, key: &str) -> Result<Option<Found>, StoreError> {
-        let Answer::Found(found) = self.ask(key, None).await? else { return Err(strange()) };
-        let Some(Object { text, state }) = found else { return Ok(None) };
-        let version = state.map(UpdateVersion::from).ok_or_else(strange)?;
-        Ok(Some(Found { bytes: text.into(), version }))
+        let Answer::Found(answered) = self.ask(key, None).await? else { return Err(strange()) };
+        let Some(Object { text, state }) = answered else { return Ok(None) };
+        Ok(Some(Found { bytes: text.into(), ..found(state.ok_or_else(strange)?) }))
     }
 
-    async fn put_if(&self, key: &str, bytes: Bytes, unchanged: Option<&UpdateVersion>) -> Result<bool, StoreError> {
+    async fn put_if(&self, key: &str, bytes: Bytes, unchanged: Option<&Found>) -> Result<bool, StoreError> {
         let again =
             self.sent.as_ref().is_some_and(|sent| sent.fetch_add(1, Relaxed) % AGAIN_ONE_OF == AGAIN_ONE_OF - 1);
         let mut done = false;
         for _ in 0..if again { 2 } else { 1 } {
-            let put = Object { text: text(&bytes)?, state: unchanged.cloned().map(State::from) };
+            let state = unchanged.map(|found| State::from(found.version.clone()));
+            let put = Object { text: text(&bytes)?, state };
             let Answer::Put(put) = self.ask(key, Some(put)).await? else { return Err(strange()) };
             done = put;
         }
@@ -167,9 +172,8 @@ impl FencedList for List {
     async fn append_unfenced(&self, entry: &str) -> Result<(), FenceError> {
         loop {
             let found = self.bucket.get(self.list.as_str()).await?;
-            let (before, state) = found.map(|found| (found.bytes, found.version)).unzip();
-            let bytes = appended(before, entry);
-            if self.bucket.put_if(self.list.as_str(), bytes, state.as_ref()).await? {
+            let before = found.as_ref().map(|found| found.bytes.clone());
+            if self.bucket.put_if(self.list.as_str(), appended(before, entry), found.as_ref()).await? {
                 return Ok(());
             }
         }

@@ -21,7 +21,6 @@ use flawed::CATCHES;
 use futures_util::future::BoxFuture;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use lock_core::{FenceRegister, MemoryFences};
-use lock_fence::object::FencedObjects;
 use object_store::{ObjectStore, memory::InMemory};
 
 macro_rules! row {
@@ -49,23 +48,16 @@ fn rows() -> Vec<Row> {
         row!(mongo: testbed::mongo, async |url: String| lock_mongo::MongoFences::connect(&url).await),
         row!(etcd: testbed::etcd, async |url: String| lock_etcd::EtcdFences::connect(&url).await),
         row!(zookeeper: testbed::zookeeper, async |url: String| lock_zookeeper::ZooKeeperFences::connect(&url).await),
+        row!(objects: nowhere, async |_| Ok::<_, Failure>(lock_fence::object::FencedObjects::new(OBJECTS.clone()))),
         row!(files: folder, async |url: String| lock_fence::files::FileFences::open(url).await),
-        row!(objects: nowhere, async |_| Ok::<_, Failure>(FencedObjects::new(BUCKET.clone()))),
     ]
 }
 
 /// The one that all clients of the memory's register see.
 static MEMORY: LazyLock<MemoryFences> = LazyLock::new(MemoryFences::new);
 
-/// The one that all clients of fenced objects see.
-static BUCKET: LazyLock<Arc<dyn ObjectStore>> = LazyLock::new(|| Arc::new(InMemory::new()));
-
-/// What a store can't keep, and why: the store, the property, the reason.
-const NOT_KEPT: [(&str, &str, &str); 1] = [(
-    "objects",
-    "resources_are_told_apart",
-    "not every name can be an object's key; those that can't are refused, as lock-fence's own tests show",
-)];
+/// The bucket that all clients of the objects' register see.
+static OBJECTS: LazyLock<Arc<dyn ObjectStore>> = LazyLock::new(|| Arc::new(InMemory::new()));
 
 /// One store's registers.
 #[derive(Clone, Copy)]
@@ -137,10 +129,6 @@ fn main() -> ExitCode {
 }
 
 fn keeps(row: Row, property: &'static RegisterProperty) -> Result<Completion, Failed> {
-    let not_kept = NOT_KEPT.iter().find(|(store, name, _)| (*store, *name) == (row.store, property.name));
-    if let Some((.., why)) = not_kept {
-        return Ok(Completion::ignored_with(*why));
-    }
     match (row.place)() {
         Ok(place) => on_runtime(async { property.test(&Store { row, place }).await })??,
         Err(missing) if std::env::var_os("CI").is_some_and(|value| !value.is_empty()) => return Err(missing.into()),

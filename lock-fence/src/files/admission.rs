@@ -3,7 +3,7 @@
 use std::{fs::File, sync::Arc};
 
 use lock_core::{ErrorKind, Fence, StoreError};
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::{directory::Directory, failure::here};
 
@@ -14,21 +14,29 @@ pub(crate) struct Place {
     /// Closed, it is unlocked. Before the turn is given up, so that the next one of this process finds it free.
     _lock: File,
     _turn: OwnedMutexGuard<()>,
+    /// Had by the one piece of work that is under way: all of them make their file under one name at first.
+    busy: Arc<Mutex<()>>,
 }
 
 impl Place {
     pub(crate) fn new(directory: Arc<Directory>, lock: File, turn: OwnedMutexGuard<()>) -> Arc<Self> {
-        Arc::new(Self { directory, _lock: lock, _turn: turn })
+        Arc::new(Self { directory, _lock: lock, _turn: turn, busy: Arc::default() })
     }
 
     /// Works on the disk, on a thread that may block. The place is kept until the work is through, even if nobody waits for
-    /// it any more: otherwise a write could come when somebody else is inside.
+    /// it any more: otherwise a write could come when somebody else is inside. One piece after the other, in the order in
+    /// which they were asked for.
     pub(crate) async fn work<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Directory) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let place = Arc::clone(self);
-        on_a_thread(move || work(&place.directory)).await
+        let alone = Arc::clone(&self.busy).lock_owned().await;
+        on_a_thread(move || {
+            let _alone = alone;
+            work(&place.directory)
+        })
+        .await
     }
 }
 
@@ -45,7 +53,10 @@ pub(crate) async fn on_a_thread<T: Send + 'static>(
 ///
 /// Made by [`FileFences::admit`](crate::files::FileFences::admit). Keep it short: all other writers of the directory wait.
 ///
-/// Cancel safety: an operation that was begun is carried to its end behind, and nobody else is let in before.
+/// Its operations are done one after the other, also where several are asked for at once.
+///
+/// Cancel safety: an operation that was begun is carried to its end behind, before the next one and before anybody else is let
+/// in. One that still waited for another of the same admission is not begun.
 #[derive(Debug)]
 #[must_use = "dropping it lets others in"]
 pub struct FileAdmission {

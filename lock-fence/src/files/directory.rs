@@ -1,9 +1,9 @@
 //! What is done on the disk. All of it blocks.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, Permissions},
     io::{self, Read, Write},
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -142,10 +142,11 @@ impl Directory {
                 _ => {}
             }
             let mut file = File::create_new(&next)?;
-            file.write_all(bytes)?;
+            // Before the content, which may not be for everybody; and without the rights of whoever runs it.
             if let Ok(found) = fs::metadata(path) {
-                file.set_permissions(found.permissions())?;
+                file.set_permissions(Permissions::from_mode(found.permissions().mode() & 0o777))?;
             }
+            file.write_all(bytes)?;
             file.sync_all()?;
             fs::rename(&next, path)
         };

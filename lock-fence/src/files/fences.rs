@@ -10,6 +10,7 @@ use super::{
     admission::{FileAdmission, Place, on_a_thread},
     directory::Directory,
     failure::{before, here},
+    name::checked,
 };
 
 /// How long one waits to be let in, if nothing else is said.
@@ -76,7 +77,7 @@ impl FileFences {
     /// Lets the fence in if it passes, and replaces one file as a whole. Then it is on the disk.
     ///
     /// # Errors
-    /// Those of [`admit`](Self::admit) and of [`FileAdmission::write`].
+    /// Those of [`admit`](Self::admit) and of [`FileAdmission::write`]. With [`ErrorKind::InvalidName`] nothing was raised.
     ///
     /// Cancel safety: a write that was begun is carried to its end behind.
     pub async fn write(
@@ -88,6 +89,8 @@ impl FileFences {
         bytes: impl Into<Vec<u8>>,
     ) -> Result<(), FenceError> {
         let bytes = bytes.into();
+        // First, so that a mistake in the name doesn't use a token up.
+        checked(file).map_err(|error| here(error, None))?;
         let admission = self.let_in(resource, fence.to_fence()?, pass).await?;
         Ok(admission.write(file, bytes).await?)
     }
@@ -123,7 +126,8 @@ impl FileFences {
             // These don't wait for anybody, and hardly for the disk.
             let file = self.directory.lock_file()?;
             match file.try_lock() {
-                // Whoever deletes the file doesn't part those who come after from those who are inside.
+                // One that was deleted after it was opened here keeps nobody out: who comes now opens another one. (Against
+                // its deletion while somebody is inside this is no help; see the type.)
                 Ok(()) if self.directory.is_lock_file(&file) => {
                     return Ok(Place::new(Arc::clone(&self.directory), file, turn));
                 }

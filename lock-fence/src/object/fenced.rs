@@ -3,21 +3,34 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use lock_core::{
-    Entropy, ErrorKind, Fence, FenceError, FenceRegister, OsEntropy, Pass, Resource, StoreError, ToFence, admit,
+    Applied, ErrorKind, Fence, FenceError, FenceRegister, Operation, Pass, Resource, StoreError, ToFence, admit,
 };
 
 use super::{
     conditional::{ConditionalObjects, Found},
-    envelope::{Opened, Trail, sealed},
-    placed,
+    key,
+    line::{Line, Mark, REMEMBERED},
 };
 
 /// How often a write that others came before is tried again: those have written, so somebody gets on.
 const TRIES: usize = 64;
 
-/// Objects, each of which keeps the highest fence it has seen before its content. The name of a resource is the object's key.
+/// Objects, each of which keeps the highest fence it has seen in its first line.
+///
+/// The name of a resource is the object's key, in which `%`, `\`, control characters, slashes beside which there is nothing
+/// and dots at the end of a part are percent-encoded.
 #[derive(Debug)]
 pub struct FencedObjects<S>(S);
+
+/// An object, taken apart.
+struct Object {
+    found: Found,
+    line: Line,
+    content: Bytes,
+}
+
+/// What is to be written: the fence it has seen then, and its content. Or nothing, if there is no need.
+type Next = Option<(Option<Fence>, Bytes)>;
 
 impl<S: ConditionalObjects> FencedObjects<S> {
     /// Over this store.
@@ -25,11 +38,14 @@ impl<S: ConditionalObjects> FencedObjects<S> {
         Self(store)
     }
 
-    /// Replaces the object, or makes it, if the fence passes. Two round trips if nobody comes between.
+    /// Replaces the object's content, or makes the object, if the fence passes. Two round trips if nobody comes between.
     ///
     /// # Errors
-    /// Refusals ([`FenceError::is_refusal`]), with nothing written; [`FenceError::Store`], which says whether it may have
-    /// been written: then a `put` of the same may be tried again. Not cancel safe: dropped, it may be written or not.
+    /// Refusals ([`FenceError::is_refusal`]), with nothing written. [`FenceError::Store`], which says whether it may have
+    /// been written. Then with [`Pass::Again`] the same `put` may be tried again. With [`Pass::Once`] that is refused as
+    /// stale if the first one was written: look ([`highest`](FenceRegister::highest), [`get`](Self::get)) before you try.
+    ///
+    /// Not cancel safe: dropped, it may be written or not.
     pub async fn put(
         &self,
         resource: &Resource,
@@ -41,10 +57,13 @@ impl<S: ConditionalObjects> FencedObjects<S> {
     }
 
     /// Makes the object's new content of what it holds now (`None`: there is none), if the fence passes. `change` may be
-    /// called more than once, each time with newer content, until nobody came between.
+    /// called more than once, each time with newer content, until nobody came between; what it makes is written once.
     ///
     /// # Errors
     /// Those of [`put`](Self::put). After a [`FenceError::Store`] that may have been applied, look before you try again.
+    /// Such a one is also told if more than 15 other writes came between, since an object doesn't remember more.
+    ///
+    /// Not cancel safe: dropped, it may be written or not.
     pub async fn update(
         &self,
         resource: &Resource,
@@ -53,97 +72,121 @@ impl<S: ConditionalObjects> FencedObjects<S> {
         change: impl Fn(Option<Bytes>) -> Bytes + Send + Sync,
     ) -> Result<(), FenceError> {
         let fence = lease.to_fence()?;
-        self.write(resource, &fence, pass, &change, false).await
+        let next = |now: Option<&Object>| {
+            admit(now.and_then(|now| now.line.fence.as_ref()), resource, &fence, pass)?;
+            let content = now.map(|now| now.content.clone());
+            Ok(Some((Some(fence.clone()), change(content))))
+        };
+        self.write(resource, &next).await.map(drop)
     }
 
-    /// What the object holds; `None` if there is none. The fence isn't asked: who reads to write reads by
-    /// [`update`](Self::update), or raises first.
+    /// What the object holds, without its first line if it is fenced; `None` if there is none. The fence isn't asked: who
+    /// reads to write reads by [`update`](Self::update), or raises first.
     ///
     /// # Errors
     /// [`FenceError::Store`].
     pub async fn get(&self, resource: &Resource) -> Result<Option<Bytes>, FenceError> {
-        Ok(self.found(resource).await?.map(|found| Opened::of(&found).content))
+        Ok(self.find(resource).await.map_err(placed)?.map(|now| now.content))
     }
 
+    /// Whether there was need to write.
     async fn write(
         &self,
         resource: &Resource,
-        fence: &Fence,
-        pass: Pass,
-        change: &(dyn Fn(Option<Bytes>) -> Bytes + Send + Sync + '_),
-        only_raise: bool,
-    ) -> Result<(), FenceError> {
-        // By it a write is known again whose answer was lost, or was sent again below us.
-        let mark = OsEntropy.next_u64();
-        // What a write found that was told as too late.
-        let mut told: Option<Trail> = None;
+        next: &(dyn Fn(Option<&Object>) -> Result<Next, FenceError> + Send + Sync + '_),
+    ) -> Result<bool, FenceError> {
+        // By it a write is known again whose answer was lost, or that was sent twice below us.
+        let mark = Mark::random();
+        let key = key::of_resource(resource);
+        let mut now = self.find(resource).await.map_err(placed)?;
         for _ in 0..TRIES {
-            let found = self.found(resource).await?;
-            let Opened { seen, trail, content } = found.as_ref().map(Opened::of).unwrap_or_default();
-            match told.map(|before| trail.tells_of(mark, &before)) {
-                Some(Some(true)) => return Ok(()),
-                Some(None) => return Err(untold(resource).into()),
-                Some(Some(false)) | None => {}
+            let Some((fence, content)) = next(now.as_ref())? else { return Ok(false) };
+            let line = now.as_ref().map_or_else(Line::default, |now| now.line.clone()).next(fence, mark);
+            let unchanged = now.as_ref().map(|now| &now.found);
+            if self.0.put_if(&key, line.before(&content), unchanged).await.map_err(placed)? {
+                return Ok(true);
             }
-            let raises = admit(seen.get()?.as_ref(), resource, fence, pass)?;
-            if only_raise && !raises {
-                return Ok(());
+            let after = self.find(resource).await.map_err(|error| in_doubt(resource, Some(error)))?;
+            match was_written(mark, now.as_ref(), after.as_ref()) {
+                Some(true) => return Ok(true),
+                Some(false) => now = after,
+                None => return Err(in_doubt(resource, None).into()),
             }
-            let bytes = sealed(Some(fence), &trail.and(mark), &change(found.is_some().then_some(content)));
-            if self.put_if(resource, bytes, found.as_ref()).await? {
-                return Ok(());
-            }
-            told = Some(trail);
         }
-        Err(contended(resource).into())
+        let message = format!("others wrote \"{resource}\" first, {TRIES} times");
+        Err(placed(StoreError::refused(ErrorKind::Contention, message)).into())
     }
 
-    async fn put_if(&self, resource: &Resource, bytes: Bytes, found: Option<&Found>) -> Result<bool, StoreError> {
-        self.0.put_if(resource.as_str(), bytes, found.map(|found| &found.version)).await.map_err(placed)
-    }
-
-    async fn found(&self, resource: &Resource) -> Result<Option<Found>, FenceError> {
-        Ok(self.0.get(resource.as_str()).await.map_err(placed)?)
+    /// The object as it is now. An error says that nothing was written: nothing is.
+    async fn find(&self, resource: &Resource) -> Result<Option<Object>, StoreError> {
+        let found = self.0.get(&key::of_resource(resource)).await.map_err(|error| match error.applied() {
+            Applied::No => error,
+            _ => StoreError::refused(error.kind(), "the object can't be read").caused_by(error),
+        })?;
+        let Some(found) = found else { return Ok(None) };
+        let Some((line, content)) = Line::split(&found.bytes) else {
+            let message = format!(
+                "the first line of \"{resource}\" begins as a fence does, and no version of this crate has written it"
+            );
+            return Err(StoreError::refused(ErrorKind::Corrupt, message));
+        };
+        Ok(Some(Object { found, line, content }))
     }
 }
 
-fn contended(resource: &Resource) -> StoreError {
-    // The last of them may be one that was sent again.
-    placed(StoreError::unknown(ErrorKind::Contention, format!("others wrote \"{resource}\" first, {TRIES} times")))
+/// Whether a write of which it was told that others came first is in what is there now; `None` if that can't be seen.
+fn was_written(mark: Mark, before: Option<&Object>, now: Option<&Object>) -> Option<bool> {
+    let now = now?;
+    if now.line.marks.contains(&mark) {
+        return Some(true);
+    }
+    if before.is_some_and(|before| before.found.version == now.found.version) {
+        return Some(false);
+    }
+    // It isn't among the writes that have been since, if those are all remembered.
+    let all = match before.and_then(|before| before.line.marks.first()) {
+        Some(last) => now.line.marks.contains(last),
+        None => (1..REMEMBERED).contains(&now.line.marks.len()),
+    };
+    all.then_some(false)
 }
 
-fn untold(resource: &Resource) -> StoreError {
-    let message = format!("others wrote \"{resource}\" so often since that it can't be told whether this was written");
-    placed(StoreError::unknown(ErrorKind::Contention, message))
+fn in_doubt(resource: &Resource, error: Option<StoreError>) -> StoreError {
+    let message =
+        format!("others wrote \"{resource}\" after it was read, and whether it was written before can't be seen");
+    placed(match error {
+        Some(error) => StoreError::unknown(error.kind(), message).caused_by(error),
+        None => StoreError::unknown(ErrorKind::Contention, message),
+    })
+}
+
+fn placed(error: StoreError) -> StoreError {
+    error.at("object store", Operation::Fence, None)
 }
 
 #[async_trait]
 impl<S: ConditionalObjects> FenceRegister for FencedObjects<S> {
-    /// An object that isn't there is made, with nothing in it.
+    /// An object that isn't there is made, with nothing in it but its first line.
     async fn raise(&self, resource: &Resource, fence: &Fence, pass: Pass) -> Result<(), FenceError> {
-        self.write(resource, fence, pass, &|before| before.unwrap_or_default(), true).await
+        let next = |now: Option<&Object>| {
+            let raises = admit(now.and_then(|now| now.line.fence.as_ref()), resource, fence, pass)?;
+            let content = now.map(|now| now.content.clone()).unwrap_or_default();
+            Ok(raises.then(|| (Some(fence.clone()), content)))
+        };
+        self.write(resource, &next).await.map(drop)
     }
 
     async fn highest(&self, resource: &Resource) -> Result<Option<Fence>, FenceError> {
-        match self.found(resource).await? {
-            Some(found) => Ok(Opened::of(&found).seen.get()?),
-            None => Ok(None),
-        }
+        Ok(self.find(resource).await.map_err(placed)?.and_then(|now| now.line.fence))
     }
 
-    /// Writes the object anew without what it has seen; its content stays.
+    /// Writes the object anew without what it has seen; its content stays, and so does its first line, with `-` for a fence.
+    /// A first line that is [`Corrupt`](ErrorKind::Corrupt) is for people to mend: what follows it can't be told.
     async fn forget(&self, resource: &Resource) -> Result<bool, FenceError> {
-        for _ in 0..TRIES {
-            let Some(found) = self.found(resource).await? else { return Ok(false) };
-            let Opened { seen, trail, content } = Opened::of(&found);
-            if matches!(seen.get(), Ok(None)) {
-                return Ok(false);
-            }
-            let bytes = sealed(None, &trail.and(OsEntropy.next_u64()), &content);
-            if self.put_if(resource, bytes, Some(&found)).await? {
-                return Ok(true);
-            }
-        }
-        Err(contended(resource).into())
+        let next = |now: Option<&Object>| {
+            let known = now.filter(|now| now.line.fence.is_some());
+            Ok(known.map(|now| (None, now.content.clone())))
+        };
+        self.write(resource, &next).await
     }
 }

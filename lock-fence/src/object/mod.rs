@@ -1,10 +1,9 @@
 //! Objects in a bucket that are replaced only under the highest token they have seen.
 //!
-//! The fence stands in a line before the object's content, so one conditional write (`If-Match`, `If-None-Match`) judges,
-//! raises and replaces at once: no lock, no other object. (In the object's metadata it would be no part of what S3 judges a
-//! condition by, whose `ETag` is made of the content alone.) Over anything that `object_store` reaches and that writes
-//! conditionally (S3 and what is compatible with it, Google Cloud Storage, Azure; memory), or over [`ConditionalObjects`] of
-//! one's own.
+//! The fence stands in the object's own first line, so one conditional write (`If-Match`, `If-None-Match`) judges, raises and
+//! replaces at once: no lock, no other object. Over anything that `object_store` reaches and that writes conditionally, or over
+//! [`ConditionalObjects`] of one's own. Seen were the memory of `object_store`, and a store whose versions are hashes of the
+//! bytes alone, as S3's are; no bucket of a cloud.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -21,24 +20,31 @@
 //! # Ok(()) }
 //! ```
 //!
+//! # What is in the bucket
+//!
+//! The first line of a fenced object is `leasehold-fence 1 TOKEN@LOCK MARKS`; the content follows. [`FencedObjects::get`] takes
+//! it away, and who reads the bucket directly sees it. It holds a new random mark for each write, since the ETag of S3 and
+//! of what is compatible with it is made of the bytes alone: without a mark an object that was raised, and holds the same,
+//! would pass for unchanged. An object without such a line is taken as content that has seen no fence. Its content type and
+//! the other attributes that `object_store` reads are kept when it is written anew; tags, rights and classes of storage
+//! are not.
+//!
 //! # What it can't do
 //!
-//! - Keep the object as others know it: who reads it past [`FencedObjects::get`] finds a first line
-//!   `leasehold-fence 6@report …` before the content.
 //! - Guard against who writes without it: give nobody else the right to.
 //! - Several objects at once: a bucket has no transactions. One object is one resource.
-//! - A store without conditional writes is refused (`Unsupported`): local files, for example, as `object_store` has
-//!   them, at the first replacement.
+//! - Delete: with the object its fence is gone, and a late write makes it again. Write an empty one instead.
+//! - Find out whether the store honours conditions. One that says that it can't is told as `Unsupported`, at the first write
+//!   that needs it (local files, for example, as `object_store` has them, at the second one). But a server that takes
+//!   `If-Match` or `If-None-Match` and ignores it, as some do that are compatible with S3, fences nothing, and nothing here
+//!   sees that. Try yours: a `PUT` with an `If-Match` that isn't the object's ETag, and one with `If-None-Match: *` over an
+//!   object that is there, must both be answered with 412.
+//! - Names whose key, encoded, is longer than the store takes (S3: 1,024 bytes): hundreds of control characters, say.
 
 mod conditional;
-mod envelope;
 mod fenced;
+mod key;
+mod line;
 
 pub use conditional::{ConditionalObjects, Found};
 pub use fenced::FencedObjects;
-
-use lock_core::{Operation, StoreError};
-
-fn placed(error: StoreError) -> StoreError {
-    error.at("object store", Operation::Fence, None)
-}

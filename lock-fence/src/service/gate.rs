@@ -17,8 +17,8 @@ struct Inside {
     /// The grant they are made under.
     fence: Fence,
     count: usize,
-    /// Whether a newer grant waits for them to be gone: more of theirs would only be turned away, and be waited for.
-    closed: bool,
+    /// Somebody else waits for the last of them: no more of them may come unasked.
+    waited: bool,
     /// Told when the last of them is gone.
     empty: Arc<Notify>,
 }
@@ -31,27 +31,30 @@ pub(super) struct Stay {
 }
 
 impl Gate {
-    /// Lets the request in, unless others are inside under another grant, or it is closed: then it tells how to wait for the
-    /// last of them.
-    pub(super) fn enter(self: &Arc<Self>, resource: &Resource, fence: &Fence) -> Result<Stay, Arc<Notify>> {
+    /// Lets the request in, unless others are inside under another grant, or somebody under another one waits: then it tells
+    /// how to wait for the last of those inside. `asked`: the register has let this fence pass since it was told to wait.
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        resource: &Resource,
+        fence: &Fence,
+        asked: bool,
+    ) -> Result<Stay, Arc<Notify>> {
         let stay = || Stay { gate: self.clone(), resource: resource.clone() };
         match self.inside().entry(resource.clone()) {
             Entry::Vacant(entry) => {
-                entry.insert(Inside { fence: fence.clone(), count: 1, closed: false, empty: Arc::default() });
+                entry.insert(Inside { fence: fence.clone(), count: 1, waited: false, empty: Arc::default() });
                 Ok(stay())
             }
-            Entry::Occupied(mut entry) if entry.get().fence == *fence && !entry.get().closed => {
-                entry.get_mut().count += 1;
-                Ok(stay())
+            Entry::Occupied(mut entry) => {
+                let inside = entry.get_mut();
+                let same = inside.fence == *fence;
+                if same && (asked || !inside.waited) {
+                    inside.count += 1;
+                    return Ok(stay());
+                }
+                inside.waited |= !same;
+                Err(inside.empty.clone())
             }
-            Entry::Occupied(entry) => Err(entry.get().empty.clone()),
-        }
-    }
-
-    /// Lets in no more of those that are inside, by whose `empty` they are known.
-    pub(super) fn close(&self, resource: &Resource, empty: &Arc<Notify>) {
-        if let Some(inside) = self.inside().get_mut(resource).filter(|inside| Arc::ptr_eq(&inside.empty, empty)) {
-            inside.closed = true;
         }
     }
 

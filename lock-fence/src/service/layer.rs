@@ -12,6 +12,7 @@ use http::{Request, Response, request::Parts};
 use lock_core::{Fence, FenceRegister, Pass, Resource};
 use tower_layer::Layer;
 use tower_service::Service;
+use tracing::Instrument as _;
 
 use super::{
     gate::{Gate, Stay},
@@ -61,7 +62,8 @@ impl FenceLayer {
         Self { register, naming, pass: Pass::Again, optional: false, gate: Arc::default() }
     }
 
-    /// Which tokens pass; [`Pass::Again`] by default.
+    /// Which tokens pass; [`Pass::Again`] by default. With [`Pass::Once`] a request that waits for others
+    /// is judged only when they are gone, and in no order: many that are stale may come before a newer one.
     #[must_use]
     pub fn pass(mut self, pass: Pass) -> Self {
         self.pass = pass;
@@ -81,20 +83,21 @@ impl FenceLayer {
         };
         let resource = (self.naming)(parts)?;
         let stay = loop {
-            let empty = match self.gate.enter(&resource, &fence) {
+            let empty = match self.gate.enter(&resource, &fence, false) {
                 Ok(stay) => break stay,
                 Err(empty) => empty,
             };
             let emptied = empty.notified();
             tokio::pin!(emptied);
             emptied.as_mut().enable();
-            // Before the wait, as who is stale needn't wait; and from here on no more of those come in that it waits for. One
-            // that passes once is judged when it is inside.
-            if self.pass == Pass::Again {
+            // Before the wait: from here on no more of those come in that it waits for, since these are asked as well now; and
+            // who is stale needn't wait. One that passes once is judged when it is inside, and waits until then, also for
+            // those of its own grant.
+            let asked = self.pass == Pass::Again;
+            if asked {
                 self.register.raise(&resource, &fence, self.pass).await?;
-                self.gate.close(&resource, &empty);
             }
-            match self.gate.enter(&resource, &fence) {
+            match self.gate.enter(&resource, &fence, asked) {
                 Ok(stay) => break stay,
                 // The last one may have gone before the wait was set up, and others come since: these tell anew.
                 Err(now) if Arc::ptr_eq(&now, &empty) => emptied.await,
@@ -134,8 +137,9 @@ impl<S, Q, B> Service<Request<Q>> for FenceService<S>
 where
     S: Service<Request<Q>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send,
+    S::Error: Send,
     Q: Send + 'static,
-    B: From<String>,
+    B: From<String> + Send + 'static,
 {
     type Response = Response<B>;
     type Error = S::Error;
@@ -152,8 +156,7 @@ where
         let layer = self.layer.clone();
         Box::pin(async move {
             let (mut parts, body) = request.into_parts();
-            // Inside until it is answered, or given up.
-            let _stay = match layer.let_in(&parts).await {
+            let stay = match layer.let_in(&parts).await {
                 Ok(Some((fence, stay))) => {
                     parts.extensions.insert(fence);
                     Some(stay)
@@ -164,14 +167,32 @@ where
                     return Ok(refusal.response());
                 }
             };
-            inner.call(Request::from_parts(parts, body)).await
+            let Some(stay) = stay else { return inner.call(Request::from_parts(parts, body)).await };
+            // Inside until it is answered, also if nobody waits for the answer any more: a client that goes away doesn't take
+            // back what the handler has sent to a database.
+            let answer = async move {
+                let answer = inner.call(Request::from_parts(parts, body)).await;
+                drop(stay);
+                answer
+            };
+            let answer = tokio::spawn(answer.in_current_span());
+            match answer.await {
+                Ok(answer) => answer,
+                Err(ended) => match ended.try_into_panic() {
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    // Nobody aborts it, so the runtime is shutting down, and this with it.
+                    Err(_) => std::future::pending().await,
+                },
+            }
         })
     }
 }
 
 fn tell(refusal: &Refusal) {
     match refusal {
-        Refusal::Unavailable(error) => tracing::warn!(%error, "a fenced request was turned away"),
+        Refusal::Unavailable(error) | Refusal::Unknown(error) => {
+            tracing::warn!(%error, "a fenced request was turned away")
+        }
         refusal => tracing::info!(%refusal, "a fenced request was turned away"),
     }
 }

@@ -24,8 +24,14 @@
 //!
 //! Within one process the check is one step with the request: while a request is being answered, none with a higher token is
 //! let in for that resource, and from then on none with a lower one. So a handler needs to do nothing else, as long as it has
-//! written when it answers. That holds per layer value and its clones: let all routes of a resource share one. A handler
-//! that hangs holds up the next holder's requests; give it a time-out (a layer inside of this one).
+//! written when it answers. That holds per layer value and its clones: let all routes of a resource share one. A fenced
+//! request is answered in a task of its own (of tokio's), so a client that goes away doesn't end it: its write may be on its
+//! way, and the next holder is let in when the handler has ended.
+//!
+//! A handler that hangs therefore holds up the next holder's requests. A time-out inside of this layer isn't the cure: it
+//! drops the handler, and what that has sent to a database may still be carried out after the next holder was let in. The
+//! same goes for a handler that gives up or panics in the midst of a write, or leaves it to a task that it doesn't wait for.
+//! Whose handler may do that has to check in the write itself, as below.
 //!
 //! A service of several processes shares a register in a database. Then the layer still turns late requests away, but one
 //! that was let in here may be overtaken by a newer one that was let in there. There let the handler take the fence on

@@ -1,10 +1,10 @@
 //! What a request that isn't let in is told.
 
 use http::{Response, StatusCode, header::CONTENT_TYPE};
-use lock_core::{FenceError, FencingToken, InvalidFence, StoreError};
+use lock_core::{Applied, FenceError, FencingToken, InvalidFence, StoreError};
 use serde::Serialize;
 
-/// Why a request was not let in. Nothing was done for it.
+/// Why a request was not let in. But for [`Unknown`](Self::Unknown) nothing was done for it.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
@@ -23,9 +23,13 @@ pub enum Refusal {
     /// 400: the resource that the request names can't be one.
     #[error("{0}")]
     Resource(StoreError),
-    /// 503: the register can't be asked just now.
+    /// 503: the store failed, and nothing was written.
     #[error("what this resource has seen can't be looked up now; try again")]
     Unavailable(StoreError),
+    /// 500: the store failed, and something may have been written all the same: the fence, or more if the handler gives back
+    /// what its own write was told.
+    #[error("whether this was done isn't known; look before it is sent again")]
+    Unknown(StoreError),
 }
 
 /// The body: for programs by its `error`, for people by its `message`.
@@ -54,11 +58,13 @@ impl Refusal {
             Self::Missing => StatusCode::PRECONDITION_REQUIRED,
             Self::Invalid(_) | Self::Repeated | Self::Resource(_) => StatusCode::BAD_REQUEST,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            // Not 503, which proxies and clients take for leave to send it again.
+            Self::Unknown(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
     /// The word for it in the body: `stale_fence`, `other_lock`, `not_held`, `fence_required`, `invalid_fence`,
-    /// `invalid_resource`, `fence_unavailable`.
+    /// `invalid_resource`, `fence_unavailable`, `outcome_unknown`.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
@@ -69,6 +75,7 @@ impl Refusal {
             Self::Invalid(_) | Self::Repeated => "invalid_fence",
             Self::Resource(_) => "invalid_resource",
             Self::Unavailable(_) => "fence_unavailable",
+            Self::Unknown(_) => "outcome_unknown",
         }
     }
 
@@ -105,7 +112,8 @@ impl Refusal {
 impl From<FenceError> for Refusal {
     fn from(error: FenceError) -> Self {
         match error {
-            FenceError::Store(error) => Self::Unavailable(error),
+            FenceError::Store(error) if error.applied() == Applied::No => Self::Unavailable(error),
+            FenceError::Store(error) => Self::Unknown(error),
             FenceError::Invalid(error) => Self::Invalid(error),
             refused => Self::Conflict(refused),
         }
