@@ -51,8 +51,11 @@ async fn what_is_refused_is_not_written() {
     assert!(accounts.append("twice", "8@x", Pass::Once).await.is_err());
     assert_eq!(accounts.append("and after", "8@x", Pass::Again).await.unwrap(), 5);
     println!("refused without a trace; there are {:?}", accounts.all().await);
-    let ttl: i64 = accounts.place.command(&["TTL", &accounts.register()]).await;
-    assert_eq!(ttl, -1, "a register has no expiry");
+    let ttl = async || -> i64 { accounts.place.command(&["TTL", &accounts.register()]).await };
+    assert_eq!(ttl().await, -1, "a register has no expiry");
+    let _: u64 = accounts.place.command(&["EXPIRE", &accounts.register(), "1000"]).await;
+    accounts.fences.raise(&accounts.resource, &fence("8@x"), Pass::Again).await.unwrap();
+    assert_eq!(ttl().await, -1, "one that somebody else set is gone, though the fence is the same");
 }
 
 async fn a_raise_before_the_first_read_refuses_the_late_write() {
@@ -177,16 +180,28 @@ async fn a_server_that_takes_no_writes_has_done_nothing() {
     let accounts = alone().await;
     accounts.append("before", "5@x", Pass::Again).await.unwrap();
     let before = accounts.all().await;
-    for (setting, on, off, kind) in
-        [("maxmemory", "1mb", "0", ErrorKind::NotReady), ("min-replicas-to-write", "1", "0", ErrorKind::Contention)]
-    {
-        let () = accounts.place.command(&["CONFIG", "SET", setting, on]).await;
+    let look = accounts.fences.script("return redis.call('LRANGE', KEYS[1], 0, -1)").key(accounts.data());
+    for (on, off, kind) in [
+        ("CONFIG SET maxmemory 1mb", "CONFIG SET maxmemory 0", ErrorKind::NotReady),
+        ("CONFIG SET min-replicas-to-write 1", "CONFIG SET min-replicas-to-write 0", ErrorKind::Contention),
+        // Of nobody that could be reached: it goes on to serve what it has.
+        ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE", ErrorKind::NotReady),
+    ] {
+        let set = async |words: &str| -> () { accounts.place.command(&words.split(' ').collect::<Vec<_>>()).await };
+        set(on).await;
+        // Also where the register needn't rise: nobody is told that others are refused from now on, and nobody reads.
         for by in ["5@x", "6@x"] {
-            let error = store_error(accounts.append("refused", by, Pass::Again).await.unwrap_err());
-            assert_eq!((error.kind(), error.applied()), (kind, Applied::No), "{error}");
-            println!("{error}");
+            for error in [
+                accounts.append("refused", by, Pass::Again).await.unwrap_err(),
+                accounts.fences.raise(&accounts.resource, &fence(by), Pass::Again).await.unwrap_err(),
+                look.clone().run::<Vec<String>>(&accounts.resource, &fence(by), Pass::Again).await.unwrap_err(),
+            ] {
+                let error = store_error(error);
+                assert_eq!((error.kind(), error.applied()), (kind, Applied::No), "{on}, {by}: {error}");
+                println!("{error}");
+            }
         }
-        let () = accounts.place.command(&["CONFIG", "SET", setting, off]).await;
+        set(off).await;
         assert_eq!(accounts.all().await, before);
     }
 }
@@ -256,8 +271,10 @@ async fn a_register_goes_on_at_the_next_primary() {
     assert_eq!(fences.durability(), Durability::Volatile, "a fail-over may lose the last raises");
     let accounts = Resource::new("accounts").unwrap();
     let append = fences.script("return redis.call('RPUSH', KEYS[1], ARGV[1])").key("data").arg("x");
+    // Somebody who doesn't ask the sentinels.
+    let unaware = RedisFences::connect(primary.url()).await.unwrap();
     assert_eq!(append.clone().run::<u64>(&accounts, &fence("5@x"), Pass::Again).await.unwrap(), 1);
-    let _primary = start(move || {
+    let primary = start(move || {
         primary.kill().unwrap();
         Ok(primary)
     })
@@ -275,6 +292,28 @@ async fn a_register_goes_on_at_the_next_primary() {
     assert!(matches!(error, FenceError::Stale(_)), "{error}");
     assert!(append.run::<u64>(&accounts, &fence("6@x"), Pass::Again).await.unwrap() >= 1);
     println!("after the fail-over: {error}");
+
+    // The deposed primary comes back, becomes a replica, and says to nobody that others are refused from now on.
+    let primary = start(move || {
+        primary.start().unwrap();
+        primary.await_ready(seconds(20)).unwrap();
+        Ok(primary)
+    })
+    .await;
+    let deposed = async {
+        loop {
+            let seen: Option<String> = common::command(primary.url(), &["GET", "leasehold:{accounts}:fence"]).await;
+            let role: Vec<redis::Value> = common::command(primary.url(), &["ROLE"]).await;
+            if seen.as_deref() == Some("6@x") && role[0] == redis::Value::BulkString(b"slave".to_vec()) {
+                return;
+            }
+            common::pass(std::time::Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(seconds(60), deposed).await.expect("the sentinel tells it within a minute");
+    let error = store_error(unaware.raise(&accounts, &fence("6@x"), Pass::Again).await.unwrap_err());
+    assert_eq!((error.kind(), error.applied()), (ErrorKind::NotReady, Applied::No), "{error}");
+    println!("at the deposed primary: {error}");
 }
 
 async fn an_application_hands_in_its_connection() {

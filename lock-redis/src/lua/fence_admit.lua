@@ -55,8 +55,8 @@ end
 if not is_first() then
   return refuse('again')
 end
-if seen ~= fence then
-  -- Before the work: if this can't be written, nothing is. It has no expiry, and takes one away that somebody else set.
-  redis.call('SET', register, fence)
-end
+-- Before the work: if this can't be written, nothing is. Also where it changes nothing, since a server that takes no writes
+-- (a replica, a primary without its replicas) has to say so: what it knows may be old, and others write behind its back.
+-- A register has no expiry; one that somebody else set goes.
+redis.call('SET', register, fence)
 return work(KEYS, ARGV)
