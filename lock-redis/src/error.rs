@@ -91,10 +91,10 @@ pub(crate) fn of_answer(error: RedisError) -> StoreError {
 }
 
 /// The error of a script that isn't ours. One that ended in the middle has written what it wrote before: only what a server
-/// says instead of running it, or of its first write, is definite.
-pub(crate) fn of_script(error: StoreError) -> StoreError {
+/// says instead of running it, or of its first write, is definite. Some begin with a write of ours (`writes_first`).
+pub(crate) fn of_script(error: StoreError, writes_first: bool) -> StoreError {
     match driver_error(&error) {
-        Some(cause) if error.applied() == Applied::No && !wrote_nothing(cause) => {
+        Some(cause) if error.applied() == Applied::No && !wrote_nothing(cause, writes_first) => {
             let cause = cause.clone();
             StoreError::unknown(error.kind(), error.to_string()).caused_by(cause)
         }
@@ -114,9 +114,10 @@ pub(crate) fn driver_error(error: &StoreError) -> Option<&RedisError> {
     None
 }
 
-/// Whether a script that ended with this has written nothing. That a server takes no writes holds for a script as a whole.
-fn wrote_nothing(error: &RedisError) -> bool {
-    const DEFINITE: [&str; 13] = [
+/// Whether a script that ended with this has written nothing. That a server takes no writes holds for a script as a whole; that
+/// its memory is full doesn't.
+fn wrote_nothing(error: &RedisError, writes_first: bool) -> bool {
+    const DEFINITE: [&str; 12] = [
         "ASK",
         "BUSY",
         "CLUSTERDOWN",
@@ -127,13 +128,16 @@ fn wrote_nothing(error: &RedisError) -> bool {
         "MOVED",
         "NOAUTH",
         "NOREPLICAS",
-        "OOM",
         "READONLY",
         "TRYAGAIN",
     ];
     let said = error.detail().unwrap_or_default();
     match answered(error) {
         Some("ERR") => said.starts_with("Error compiling script"),
+        // A command that would take memory meets it as long as the script has written nothing, and the script may then go on
+        // (`pcall`), write by commands that take none, and end with it. Where a write of ours comes first, none of the
+        // caller's commands meets it. That a script wasn't begun because of it is told in the same words.
+        Some("OOM") => writes_first,
         // Of a command in a script it says which script that was.
         Some("NOPERM") => !said.contains("script"),
         Some(code) => DEFINITE.contains(&code),

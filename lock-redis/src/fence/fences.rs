@@ -14,7 +14,7 @@ use redis::{FromRedisValue, ToRedisArgs, Value};
 use super::{
     config::FencesBuilder,
     refusal::Failure,
-    script::{Judged, Words, behind, reply},
+    script::{Judge, Judged, Words, behind, reply},
 };
 use crate::{
     config::Settings,
@@ -22,7 +22,7 @@ use crate::{
     keys::{Keys, resource_tag},
     operation::Runner,
     replies::{self, corrupt},
-    scripts::{ADMIT, Call, FENCE_FORGET, FENCE_HIGHEST, Script},
+    scripts::{Call, FENCE_FORGET, FENCE_HIGHEST, Script},
     server,
     source::Source,
 };
@@ -108,11 +108,11 @@ impl RedisFences {
     /// In a cluster all keys must be in the slot of the register: begin their names with its [`tag`](Self::tag).
     #[must_use]
     pub fn script(&self, lua: &str) -> FencedScript {
-        FencedScript(Arc::new(self.judged(behind(ADMIT, lua))))
+        FencedScript(Arc::new(self.judged(behind(Judge::Register, lua))))
     }
 
     fn judged(&self, script: Arc<Script>) -> Judged {
-        Judged { runner: self.runner.clone(), keys: self.keys.clone(), script }
+        Judged { runner: self.runner.clone(), keys: self.keys.clone(), script, judge: Judge::Register }
     }
 }
 
@@ -190,7 +190,7 @@ fn word(pass: Pass) -> &'static str {
 }
 
 /// Raises, and has nothing else to do.
-static RAISE: LazyLock<Arc<Script>> = LazyLock::new(|| behind(ADMIT, "return 1"));
+static RAISE: LazyLock<Arc<Script>> = LazyLock::new(|| behind(Judge::Register, "return 1"));
 
 #[async_trait]
 impl FenceRegister for RedisFences {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use lock_core::{FenceError, LockName, ToFence};
 use redis::{FromRedisValue, ToRedisArgs};
 
-use super::script::{Judged, Words, behind, reply};
-use crate::{keys::lock_tag, provider::RedisLocks, scripts::HOLD};
+use super::script::{Judge, Judged, Words, behind, reply};
+use crate::{keys::lock_tag, provider::RedisLocks};
 
 /// A script that runs only while a grant holds its lock. Made by [`RedisLocks::script`]; clones share its text.
 #[derive(Clone, Debug)]
@@ -40,7 +40,8 @@ impl RedisLocks {
     #[must_use]
     pub fn script(&self, lua: &str) -> HeldScript {
         let (runner, keys) = self.way();
-        HeldScript(Arc::new(Judged { runner: runner.clone(), keys: keys.clone(), script: behind(HOLD, lua) }))
+        let (script, judge) = (behind(Judge::Record, lua), Judge::Record);
+        HeldScript(Arc::new(Judged { runner: runner.clone(), keys: keys.clone(), script, judge }))
     }
 
     /// What the names of keys begin with, or have in them, to be in the slot of this lock: `{invoice-42}`. Only clusters

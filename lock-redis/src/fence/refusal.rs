@@ -2,6 +2,7 @@
 
 use lock_core::{ErrorKind, Fence, FenceError, NotHeld, Operation, Pass, Resource, StoreError, admit};
 
+use super::script::Judge;
 use crate::{error, replies::corrupt};
 
 /// The code of our own refusals; see `lua/fence_call.lua`.
@@ -20,11 +21,12 @@ pub(super) enum Failure {
     Store(StoreError),
 }
 
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Self {
+impl Failure {
+    /// Of an answer to a call that this judged.
+    pub(super) fn told(error: StoreError, judge: Judge) -> Self {
         let refusal = error::driver_error(&error).filter(|cause| cause.code() == Some(CODE));
         let Some(said) = refusal.map(|cause| cause.detail().unwrap_or_default()) else {
-            return Self::Store(error::of_script(error));
+            return Self::Store(error::of_script(error, judge == Judge::Register));
         };
         match said.split_once(' ').unwrap_or((said, "")) {
             ("seen", fence) => Self::Seen(fence.to_owned()),
@@ -34,9 +36,7 @@ impl From<StoreError> for Failure {
             _ => Self::Store(corrupt("a refusal can't be read")),
         }
     }
-}
 
-impl Failure {
     /// Of a call that a register judged.
     pub(super) fn at(self, resource: &Resource, fence: &Fence, pass: Pass) -> FenceError {
         match self {
@@ -80,7 +80,7 @@ mod tests {
     fn failure(line: &str) -> Failure {
         let told = redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap().extract_error().unwrap_err();
         // As it comes out of a cluster, too.
-        error::after_unseen_attempts(error::of_answer(told)).into()
+        Failure::told(error::after_unseen_attempts(error::of_answer(told)), Judge::Register)
     }
 
     fn told(line: &str) -> FenceError {
@@ -102,6 +102,7 @@ mod tests {
 
     #[test]
     fn what_a_script_met_half_way_may_have_been_applied() {
+        // By a register, whose write comes before the caller's, and by a record.
         for (line, applied) in [
             ("WRONGTYPE Operation against a key", Applied::Maybe),
             ("ERR user_script:1: bad script: f_0f, on @user_script:1.", Applied::Maybe),
@@ -111,16 +112,39 @@ mod tests {
             ),
             ("MINE of my own", Applied::Maybe),
             ("NOPERM this user has no permissions to run the 'evalsha' command", Applied::No),
-            ("OOM command not allowed when used memory > 'maxmemory'. script: f_0f, on @user_script:1.", Applied::No),
             ("CROSSSLOT Keys in request don't hash to the same slot", Applied::No),
             ("ERR Error compiling script (new function): user_script:1: '=' expected", Applied::No),
         ] {
             let told =
                 redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap().extract_error().unwrap_err();
             let code = told.code().map(str::to_owned);
-            let Failure::Store(error) = error::of_answer(told).into() else { panic!("{line}") };
-            assert_eq!(error.applied(), applied, "{line}: {error}");
-            assert_eq!(error::driver_error(&error).unwrap().code(), code.as_deref(), "{line}");
+            for judge in [Judge::Register, Judge::Record] {
+                let told = Failure::told(error::of_answer(told.clone()), judge);
+                let Failure::Store(error) = told else { panic!("{line}") };
+                assert_eq!(error.applied(), applied, "{line}: {error}");
+                assert_eq!(error::driver_error(&error).unwrap().code(), code.as_deref(), "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn full_memory_is_definite_only_where_a_write_of_ours_comes_first() {
+        for line in [
+            "OOM command not allowed when used memory > 'maxmemory'.",
+            "OOM command not allowed when used memory > 'maxmemory'. script: 0f, on @user_script:1.",
+            "ERR Error running script (call to f_0f): @user_script:9: @user_script: 9: -OOM command not allowed",
+        ] {
+            for (judge, applied) in [(Judge::Register, Applied::No), (Judge::Record, Applied::Maybe)] {
+                let told =
+                    redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap().extract_error().unwrap_err();
+                let told = Failure::told(error::of_answer(told), judge);
+                let Failure::Store(error) = told else { panic!("{line}") };
+                assert_eq!(
+                    (error.kind(), error.applied()),
+                    (ErrorKind::NotReady, applied),
+                    "{judge:?}, {line}: {error}"
+                );
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     keys::{self, Keys},
     operation::Runner,
     replies::micros,
-    scripts::{Call, Script},
+    scripts::{ADMIT, Call, HOLD, Script},
 };
 
 /// How much longer than the call the mark of one is kept.
@@ -20,12 +20,12 @@ const MARK_STAYS: Duration = Duration::from_secs(5);
 ///
 /// It comes first and as a function, so that it sees none of our names, and on the first line, so that its errors name the
 /// lines that its author knows. What a script may say in a line before all (`#!lua flags=…`) stays there.
-pub(super) fn behind(judge: &str, work: &str) -> Arc<Script> {
+pub(super) fn behind(judge: Judge, work: &str) -> Arc<Script> {
     let (before, work) = match work.find('\n') {
         Some(end) if work.starts_with("#!") => work.split_at(end + 1),
         _ => ("", work),
     };
-    Script::new(format!("{before}local work = function(KEYS, ARGV) {work}\nend\n{judge}"))
+    Script::new(format!("{before}local work = function(KEYS, ARGV) {work}\nend\n{}", judge.text()))
 }
 
 /// What the caller's script is given.
@@ -52,12 +52,31 @@ impl fmt::Debug for Words {
     }
 }
 
+/// What decides whether the caller's script works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Judge {
+    /// A register, which is written before the work.
+    Register,
+    /// The record of the lock, which is only looked at.
+    Record,
+}
+
+impl Judge {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Register => ADMIT,
+            Self::Record => HOLD,
+        }
+    }
+}
+
 /// A script that was put together, and where it is sent.
 #[derive(Clone, Debug)]
 pub(super) struct Judged {
     pub(super) runner: Runner,
     pub(super) keys: Keys,
     pub(super) script: Arc<Script>,
+    pub(super) judge: Judge,
 }
 
 impl Judged {
@@ -68,7 +87,8 @@ impl Judged {
         judged_by: Vec<u8>,
         judgement: [&str; N],
     ) -> Result<Value, Failure> {
-        Ok(self.runner.once(self.call(words, judged_by, judgement)?).await?)
+        let call = self.call(words, judged_by, judgement).map_err(Failure::Store)?;
+        self.runner.once(call).await.map_err(|error| Failure::told(error, self.judge))
     }
 
     /// Sends it, and again where it is safe to run twice.
@@ -78,7 +98,9 @@ impl Judged {
         judged_by: Vec<u8>,
         judgement: [&str; N],
     ) -> Result<Value, Failure> {
-        Ok(self.runner.run(self.call(words, judged_by, judgement)?).await?.reply)
+        let call = self.call(words, judged_by, judgement).map_err(Failure::Store)?;
+        let done = self.runner.run(call).await.map_err(|error| Failure::told(error, self.judge))?;
+        Ok(done.reply)
     }
 
     /// The order is that of `lua/fence_call.lua`: what is ours comes last.
