@@ -27,6 +27,7 @@ struct Runs {
 
 impl Runs {
     const WAYS: usize = 3;
+    const BATCHES: usize = 7;
 
     async fn once(&self, way: usize, key: &str) {
         let _: u64 = match way {
@@ -44,6 +45,15 @@ impl Runs {
             running.spawn(async move { runs.once(way, "many").await });
         }
         running.join_all().await;
+    }
+
+    /// What each way takes in the quietest of several batches: what else runs here disturbs all for a while.
+    async fn in_quiet(self: &Arc<Self>, rounds: usize, tasks: usize) -> [Duration; Self::WAYS] {
+        let mut batches = Vec::new();
+        for _ in 0..Self::BATCHES {
+            batches.push(self.medians(rounds, tasks).await);
+        }
+        batches.into_iter().min_by_key(|took| took.iter().sum::<Duration>()).unwrap()
     }
 
     /// Each way in turn, and the middle of what each took.
@@ -83,10 +93,10 @@ async fn a_check_costs_less_than_a_fifth_of_a_quick_script() {
         accounts: Resource::new("accounts").unwrap(),
         by: Fence::new(name("accounts"), grant.token).unwrap(),
     });
-    for (rounds, tasks) in [(3000, 1), (200, 64)] {
+    for (rounds, tasks) in [(1000, 1), (60, 64)] {
         let runs = Arc::clone(&runs);
         // As applications run: in a task.
-        let medians = tokio::spawn(async move { runs.medians(rounds, tasks).await });
+        let medians = tokio::spawn(async move { runs.in_quiet(rounds, tasks).await });
         let [alone, register, record] = medians.await.unwrap();
         let ratio = |of: Duration| of.as_secs_f64() / alone.as_secs_f64();
         let (register_costs, record_costs) = (ratio(register), ratio(record));
