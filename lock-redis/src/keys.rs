@@ -131,6 +131,8 @@ mod tests {
                 assert_eq!(slot, redis::cluster_routing::Slot::for_key(mark(&record, "0f")), "{name}");
             } else {
                 assert!(name.starts_with('}'), "{name}");
+                let slot = redis::cluster_routing::Slot::for_key(&record);
+                assert_ne!(slot, redis::cluster_routing::Slot::for_key(mark(&record, "0f")), "refused, as it must be");
             }
             assert_eq!(keys.name(&register), None);
             all.extend([register, record]);

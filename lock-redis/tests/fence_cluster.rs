@@ -64,7 +64,15 @@ async fn keys_of_one_slot_are_written_together_and_others_are_told() {
                 let error = call().run::<u64>(&stale).await.unwrap_err();
                 assert!(matches!(error, FenceError::NotHeld(_)), "{error}");
             }
-            None => assert_eq!(lock, "}"),
+            None => {
+                assert_eq!(lock, "}");
+                // Its own record can't be written together with anything, not even with the mark of the call.
+                let error = append.call().run::<u64>(&held).await.unwrap_err();
+                let FenceError::Store(told) = &error else { panic!("{error}") };
+                assert_eq!((told.kind(), told.applied()), (ErrorKind::InvalidConfig, Applied::No), "{error}");
+                assert!(told.to_string().contains("closing brace"), "{told}");
+                println!("{error}");
+            }
         }
     }
     // Told before anything is sent, by the name of the key.

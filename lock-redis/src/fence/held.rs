@@ -31,6 +31,10 @@ impl RedisLocks {
     ///
     /// In a cluster all keys must be in the slot of the lock: begin their names with its [`tag`](Self::tag).
     ///
+    /// A script that only reads is judged by what this server knows, and a replica that was a primary until now lets it
+    /// pass: nothing is written that it could refuse. Its word is good only on a server that would take a write, so a holder
+    /// that must not read what is old writes in the same script (a counter will do).
+    ///
     /// ```no_run
     /// # async fn example(locks: lock_redis::RedisLocks, lease: lock_core::Lease) -> Result<(), lock_core::FenceError> {
     /// let deposit = locks.script("return redis.call('INCRBY', KEYS[1], ARGV[1])");
@@ -47,7 +51,8 @@ impl RedisLocks {
     /// What the names of keys begin with, or have in them, to be in the slot of this lock: `{invoice-42}`. Only clusters
     /// need it, and it is not the whole name: locks may share a tag.
     ///
-    /// `None` for a lock whose name begins with a closing brace: it shares its slot with nothing.
+    /// `None` for a lock whose name begins with a closing brace: it shares its slot with nothing, and so in a cluster no
+    /// script can be fenced by it. A call is refused before it is sent.
     #[must_use]
     pub fn tag(lock: &LockName) -> Option<String> {
         lock_tag(lock)

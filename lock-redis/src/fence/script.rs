@@ -112,8 +112,8 @@ impl Judged {
     ) -> Result<Call, StoreError> {
         arguments.extend(judgement.map(|word| word.as_bytes().to_vec()));
         if self.runner.link.is_cluster() {
-            of_one_slot(&keys, &judged_by)?;
             let mark = keys::mark(&judged_by, &OwnerId::random(&OsEntropy).to_string());
+            of_one_slot(&keys, &judged_by, &mark)?;
             keys.extend([judged_by, mark]);
             let kept = micros(self.runner.timeout + MARK_STAYS) / 1000;
             arguments.push(kept.to_string().into_bytes());
@@ -126,8 +126,13 @@ impl Judged {
 }
 
 /// Said here, where the key that is elsewhere can be named.
-fn of_one_slot(keys: &[Vec<u8>], judged_by: &[u8]) -> Result<(), StoreError> {
+fn of_one_slot(keys: &[Vec<u8>], judged_by: &[u8], mark: &[u8]) -> Result<(), StoreError> {
     let slot = Slot::for_key(judged_by);
+    if Slot::for_key(mark) != slot {
+        let message = "in a cluster no script can be fenced by a lock whose name begins with a closing brace: nothing else \
+                       can be in the slot of its record; give the lock another name";
+        return Err(StoreError::refused(ErrorKind::InvalidConfig, message));
+    }
     match keys.iter().find(|key| Slot::for_key(key) != slot) {
         None => Ok(()),
         Some(elsewhere) => {
