@@ -83,6 +83,11 @@ async fn keys_of_one_slot_are_written_together_and_others_are_told() {
     assert!(told.to_string().contains("\"elsewhere\" isn't in that of \"leasehold:{accounts}:fence\""), "{told}");
     assert_eq!(fences.highest(&accounts).await.unwrap(), None);
     println!("{} resources on 3 nodes; {error}", names.len());
+    // One that says that it only reads: the mark of the call is a write.
+    let (_, grant) = take(&locks, "read").await;
+    let only_reads = locks.script("#!lua flags=no-writes\nreturn 1").call();
+    let error = only_reads.run::<u64>(&Fence::new(name("read"), grant.token).unwrap()).await.unwrap_err();
+    assert!(error.to_string().contains("not allowed from read-only scripts"), "{error}");
     // What a script does to keys that it wasn't given, the server refuses.
     let stray = fences.script("return redis.call('SET', 'elsewhere', 'x')");
     let error = stray.call().run::<()>(&accounts, &fence("5@x"), Pass::Again).await.unwrap_err();
@@ -144,7 +149,47 @@ async fn a_script_that_the_driver_sends_again_has_run_once() {
     println!("a held one: ran once; {error}");
 }
 
+async fn a_slot_that_is_being_moved_runs_no_fenced_call() {
+    let cluster = start(testbed::redis_cluster).await;
+    let fences =
+        RedisFences::builder(url(&cluster).as_str()).operation_timeout(common::seconds(2)).build().await.unwrap();
+    let accounts = Resource::new("accounts").unwrap();
+    let append = fences.script(APPEND).key("{accounts}:data").arg("x");
+    let by = fence("5@x");
+    let write = || append.clone().run::<u64>(&accounts, &by, Pass::Again);
+    assert_eq!(write().await.unwrap(), 1);
+
+    let mut nodes = Vec::new();
+    for node in cluster.iter() {
+        let id: String = common::command(node.url(), &["CLUSTER", "MYID"]).await;
+        let mut here = common::operator(node.url()).await;
+        let is_here =
+            redis::cmd("GET").arg("leasehold:{accounts}:fence").query_async::<String>(&mut here).await.is_ok();
+        nodes.push((node.url(), id, is_here));
+    }
+    let from = nodes.iter().find(|(.., is_here)| *is_here).unwrap();
+    let to = nodes.iter().find(|(.., is_here)| !is_here).unwrap();
+    let slot: u64 = common::command(from.0, &["CLUSTER", "KEYSLOT", "{accounts}"]).await;
+    let slot = slot.to_string();
+    let () = common::command(to.0, &["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from.1]).await;
+    let () = common::command(from.0, &["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to.1]).await;
+    let error = write().await.unwrap_err();
+    let FenceError::Store(told) = &error else { panic!("{error}") };
+    // The driver tries again as long as there is time.
+    assert!(matches!(told.kind(), ErrorKind::Contention | ErrorKind::Timeout), "{error}");
+    assert_eq!(told.applied(), Applied::Maybe, "{error}");
+    println!("{error}");
+    let entries: u64 = common::command(from.0, &["LLEN", "{accounts}:data"]).await;
+    assert_eq!(entries, 1);
+    for node in [from, to] {
+        let () = common::command(node.0, &["CLUSTER", "SETSLOT", &slot, "STABLE"]).await;
+    }
+    // What the driver still had in hand may have run by now: it was said so.
+    assert!(matches!(write().await.unwrap(), 2 | 3));
+}
+
 testbed::server_tests!(testbed::tests::private_redis_can_be_had =>
     keys_of_one_slot_are_written_together_and_others_are_told,
     a_script_that_the_driver_sends_again_has_run_once,
+    a_slot_that_is_being_moved_runs_no_fenced_call,
 );

@@ -182,6 +182,22 @@ async fn what_goes_on_after_full_memory_may_have_been_applied() {
     }
 }
 
+async fn a_deposed_primary_lets_only_reading_pass() {
+    let place = Place::alone().await;
+    let locks = place.locks().await;
+    let (_, grant) = take(&locks, "x").await;
+    let (held, key) = (of("x", grant), format!("{}data", place.prefix));
+    let () = place.command(&["SET", &key, "5"]).await;
+    let () = place.command(&["REPLICAOF", "127.0.0.1", "1"]).await;
+    // As the documentation says.
+    let read = locks.script("return redis.call('GET', KEYS[1])").key(&key);
+    assert_eq!(read.run::<u64>(&held).await.unwrap(), 5);
+    let both = locks.script("local seen = redis.call('GET', KEYS[1]) redis.call('INCR', KEYS[2]) return seen");
+    let error = both.key(&key).key(format!("{key}:reads")).run::<u64>(&held).await.unwrap_err();
+    assert_eq!(error.applied(), Applied::No, "{error}");
+    println!("{error}");
+}
+
 async fn a_guard_is_enough_and_the_reply_is_the_scripts() {
     let ledger = Ledger::new().await;
     let locks = Locks::new(ledger.locks.clone());
@@ -208,5 +224,6 @@ testbed::server_tests!(testbed::tests::private_redis_can_be_had =>
     nobody_takes_over_before_the_script_has_ended,
     a_record_that_cannot_be_read_lets_nothing_pass,
     what_goes_on_after_full_memory_may_have_been_applied,
+    a_deposed_primary_lets_only_reading_pass,
     a_guard_is_enough_and_the_reply_is_the_scripts,
 );

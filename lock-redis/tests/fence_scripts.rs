@@ -90,6 +90,10 @@ async fn a_script_is_given_its_own_and_its_reply_comes_back_unchanged() {
     let flagged = accounts.fences.script("#!lua flags=allow-stale\nreturn ARGV[1]");
     let got: String = flagged.arg("flagged").run(&accounts.resource, &fence("5@x"), Pass::Again).await.unwrap();
     assert_eq!(got, "flagged");
+    let only_reads = accounts.fences.script("#!lua flags=no-writes\nreturn redis.call('INCR', KEYS[1])").key("x");
+    let error = only_reads.run::<u64>(&accounts.resource, &fence("5@x"), Pass::Again).await.unwrap_err();
+    assert!(error.to_string().contains("not allowed from read-only scripts"), "the register can't be written: {error}");
+    println!("{error}");
     let wrong = accounts.fences.script("return 'text'").call();
     let error = store_error(wrong.run::<u64>(&accounts.resource, &fence("5@x"), Pass::Again).await.unwrap_err());
     assert_eq!((error.kind(), error.applied()), (ErrorKind::Other, Applied::Maybe), "{error}");

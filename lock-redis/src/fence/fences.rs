@@ -29,7 +29,8 @@ use crate::{
 
 /// Fences of what is kept in a Redis, whichever store keeps the locks. Clones share their connection.
 ///
-/// The highest fence that a resource has seen is a string, `leasehold:{resource}:fence`. It has no expiry.
+/// The highest fence that a resource has seen is a string, `leasehold:{resource}:fence`. It has no expiry, and one that
+/// somebody else sets is gone with the next fence that passes.
 ///
 /// ```no_run
 /// # async fn example(lease: lock_core::Lease) -> Result<(), Box<dyn std::error::Error>> {
@@ -51,7 +52,8 @@ use crate::{
 /// A register in a Redis that loses data has seen less than it did, and then *an old token passes again*. So its word is as
 /// good as the server's settings, which are read at the connect: see [`durability`](Self::durability). Where a replica takes
 /// over (Sentinel, Cluster), the last raises may be lost with the last writes: raise again before the first read, as
-/// every new holder does, and the window is that between the fail-over and the raise. `FLUSHALL`, `DEL` and a restore from a
+/// every new holder does, and the window is that between the fail-over and the raise. Each raise is a write, also of a fence
+/// that is there already: a server that takes none fails it. `FLUSHALL`, `DEL` and a restore from a
 /// backup forget as well.
 #[derive(Clone)]
 pub struct RedisFences {
@@ -104,6 +106,9 @@ impl RedisFences {
     /// application's own text and is trusted: put into it what is known when it is written, and names and values into
     /// `KEYS` and `ARGV`. It costs one message, as without the check. Errors that it returns as its own have codes of their
     /// own: neither `LEASEHOLD`, which tells a refusal, nor the server's, such as `NOSCRIPT`.
+    ///
+    /// The register is written before the script runs, also where it doesn't rise and the script only reads. So a replica, or
+    /// a primary without enough replicas, runs none, and neither does a server run one with `flags=no-writes`.
     ///
     /// In a cluster all keys must be in the slot of the register: begin their names with its [`tag`](Self::tag).
     #[must_use]
