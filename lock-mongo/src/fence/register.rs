@@ -13,7 +13,7 @@ use mongodb::{
 
 use super::{
     config::FencesBuilder,
-    session::{failed, must_be_in_transaction, spoil},
+    session::{failed, give_back, take},
     step::{Step, id, seen},
 };
 use crate::{
@@ -89,10 +89,12 @@ impl MongoFences {
     /// Make it the transaction's *first* command, started with [`options`](Self::options). The session may be of another
     /// client than the register's, of the same servers.
     ///
-    /// After any error the transaction is undone, by the server: further commands of it fail, and its commit does.
+    /// After any error the transaction is undone: further commands of it fail, and its commit does. If the server couldn't be
+    /// told that, the session itself is of no use any more: begin anew in another one.
     ///
-    /// Not cancel safe, as no future of the driver is: dropped in the middle, the resource may stay blocked until the server
-    /// ends the transaction by itself, after a minute by default.
+    /// Not cancel safe, as no future of the driver is: dropped in the middle, it leaves a transaction that isn't guarded, so
+    /// drop the session as well. The resource may stay blocked until the server ends the transaction by itself, after a
+    /// minute by default.
     ///
     /// # Errors
     /// [`FenceError::Stale`], [`FenceError::OtherLock`]; [`FenceError::Invalid`] for a lease that isn't exclusive;
@@ -107,14 +109,12 @@ impl MongoFences {
         fence: &impl ToFence,
         pass: Pass,
     ) -> Result<(), FenceError> {
-        must_be_in_transaction(session).await.map_err(|error| error.at("mongo", Operation::Fence, None))?;
+        let mut taken = take(session).await.map_err(|error| error.at("mongo", Operation::Fence, None))?;
         let admitted = match fence.to_fence() {
-            Ok(fence) => self.admit_at_server(session, Step::new(resource, fence, pass)).await,
+            Ok(fence) => self.admit_at_server(&mut taken, Step::new(resource, fence, pass)).await,
             Err(error) => Err(error.into()),
         };
-        if admitted.is_err() {
-            spoil(session).await;
-        }
+        give_back(session, taken, admitted.is_ok()).await;
         admitted
     }
 

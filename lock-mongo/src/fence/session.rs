@@ -1,10 +1,13 @@
 //! Checks in a transaction of the caller's: that there is one, and that it ends where a check said no.
 
+use std::mem;
+
 use lock_core::{ErrorKind, FenceError, StoreError};
 use mongodb::{
     ClientSession,
-    bson::doc,
+    bson::{Timestamp, doc},
     error::{Error, ErrorKind as DriverKind, TRANSIENT_TRANSACTION_ERROR},
+    options::SessionOptions,
 };
 
 use crate::error::{self, Failure};
@@ -20,7 +23,7 @@ const NEVER_BEGUN: i32 = 263;
 const ILLEGAL_OPERATION: i32 = 20;
 
 /// Refuses a session in which no transaction was begun: a check outside of one protects nothing.
-pub(super) async fn must_be_in_transaction(session: &mut ClientSession) -> Result<(), StoreError> {
+async fn must_be_in_transaction(session: &mut ClientSession) -> Result<(), StoreError> {
     // The driver tells it in no other way. It sends nothing for that: a transaction begins with its first command.
     match session.start_transaction().await {
         Ok(()) => {
@@ -35,18 +38,41 @@ pub(super) async fn must_be_in_transaction(session: &mut ClientSession) -> Resul
     }
 }
 
-/// Ends a transaction at the server after a check that said no or failed. Whoever goes on all the same, keeps nothing: each
-/// further command of the transaction fails, and so does its commit.
+/// Takes the session away for a check, and leaves one in its place in which nothing can be done. So whoever drops the check
+/// in the middle, or goes on after one that couldn't be undone, writes nothing.
+pub(super) async fn take(session: &mut ClientSession) -> Result<ClientSession, StoreError> {
+    must_be_in_transaction(session).await?;
+    let unusable = unusable(session).await.map_err(failed)?;
+    Ok(mem::replace(session, unusable))
+}
+
+/// Gives the session back if the check passed, or if the transaction was ended after a check that didn't.
+///
+/// Where the server can't be reached, it doesn't: the driver's own end of a transaction makes the session's next command one
+/// outside of any, and that would be written at once. The session that was taken is dropped then, and with it the driver
+/// tries to end the transaction, which nobody can commit any more.
+pub(super) async fn give_back(session: &mut ClientSession, mut taken: ClientSession, passed: bool) {
+    if passed || spoil(&mut taken).await {
+        *session = taken;
+    }
+}
+
+/// A session for reading as of a time of which no server knows anything any more. In such a session the server refuses
+/// writes, the driver begins no transaction, and reads find their time too old. Sends nothing.
+async fn unusable(session: &ClientSession) -> Result<ClientSession, Error> {
+    let options = SessionOptions::builder().snapshot(true).snapshot_time(Timestamp { time: 1, increment: 1 }).build();
+    session.client().start_session().with_options(options).await
+}
+
+/// Ends a transaction at the server; whether it got there. Whoever goes on all the same, keeps nothing: each further command
+/// of the transaction fails, and so does its commit.
 ///
 /// Not by the session's own method: after that one the next command is outside of any transaction, and written at once.
-pub(super) async fn spoil(session: &mut ClientSession) {
+async fn spoil(session: &mut ClientSession) -> bool {
     let admin = session.client().database("admin");
-    let ended = admin.run_command(doc! { "abortTransaction": 1 }).session(&mut *session).await;
+    let ended = admin.run_command(doc! { "abortTransaction": 1 }).session(session).await;
     let is_over = |error| matches!(Failure::from(error).code(), Some(NO_SUCH_TRANSACTION | NEVER_BEGUN));
-    if ended.is_err_and(|error| !is_over(error)) {
-        // It didn't get there. At least this session can't commit then.
-        drop(session.abort_transaction().await);
-    }
+    ended.is_ok() || ended.is_err_and(is_over)
 }
 
 /// The error of a command within a transaction: nothing of it is kept unless the transaction is committed.

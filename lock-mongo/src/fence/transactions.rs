@@ -27,7 +27,7 @@ use mongodb::{
     options::{Acknowledgment, ReadConcern, ReadPreference, SelectionCriteria, TransactionOptions, WriteConcern},
 };
 
-use super::session::{failed, may_succeed_anew, must_be_in_transaction, spoil};
+use super::session::{failed, give_back, may_succeed_anew, take};
 use crate::{
     config::{COLLECTION, DATABASE},
     error,
@@ -153,10 +153,11 @@ impl MongoTransactions {
     /// command, and a renewal between that one and this is a conflict. The session may be of another client
     /// than [`client`](Self::client), of the same servers.
     ///
-    /// After any error the transaction is undone, by the server: further commands of it fail, and its commit does.
+    /// After any error the transaction is undone: further commands of it fail, and its commit does. If the server couldn't be
+    /// told that, the session itself is of no use any more: begin anew in another one.
     ///
-    /// Not cancel safe, as no future of the driver is: dropped in the middle, the lock may stay taken until the server ends
-    /// the transaction by itself.
+    /// Not cancel safe, as no future of the driver is: dropped in the middle, it leaves a transaction that isn't guarded, so
+    /// drop the session as well. The lock may stay taken until the server ends the transaction by itself.
     ///
     /// # Errors
     /// [`FenceError::NotHeld`]; [`FenceError::Invalid`] for a lease that isn't exclusive; [`FenceError::Store`], never
@@ -164,14 +165,12 @@ impl MongoTransactions {
     /// it; begin anew. The source is the driver's error, with its label `TransientTransactionError`.
     /// [`ErrorKind::Unsupported`] on a standalone server; [`ErrorKind::Other`] if no transaction was started.
     pub async fn hold(&self, session: &mut ClientSession, fence: &impl ToFence) -> Result<(), FenceError> {
-        must_be_in_transaction(session).await.map_err(|error| error.at("mongo", Operation::Fence, None))?;
+        let mut taken = take(session).await.map_err(|error| error.at("mongo", Operation::Fence, None))?;
         let held = match fence.to_fence() {
-            Ok(fence) => self.hold_at_server(session, &fence).await,
+            Ok(fence) => self.hold_at_server(&mut taken, &fence).await,
             Err(error) => Err(error.into()),
         };
-        if held.is_err() {
-            spoil(session).await;
-        }
+        give_back(session, taken, held.is_ok()).await;
         held
     }
 

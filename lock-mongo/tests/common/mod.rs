@@ -1,6 +1,7 @@
 //! A collection for one test: the testbed's replica set, and a database of the test's own.
 #![allow(dead_code, reason = "each file of tests uses a part of it")]
 
+pub(crate) mod cut;
 pub(crate) mod guarded;
 
 use std::{
