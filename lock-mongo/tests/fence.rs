@@ -158,11 +158,6 @@ async fn without_a_transaction_nothing_is_held() {
     let error = transactions.hold(&mut session, &fence(&request, grant)).await.unwrap_err();
     assert_eq!((kind(&error), error.applied()), (Some(ErrorKind::Other), Applied::No), "{error}");
     assert!(error.to_string().contains("start_transaction"), "{error}");
-    // Work that ends its transaction itself has none that could be committed.
-    let mut session = transactions.begin(&fence(&request, grant)).await.unwrap();
-    session.abort_transaction().await.unwrap();
-    let error = transactions.commit(session, &fence(&request, grant)).await.unwrap_err();
-    assert_eq!((kind(&error), error.applied()), (Some(ErrorKind::Other), Applied::No), "{error}");
     assert_eq!(place.record("x").await, before);
     place.clear().await;
 
@@ -172,6 +167,44 @@ async fn without_a_transaction_nothing_is_held() {
     let error = transactions.begin(&fence(&request, grant)).await.unwrap_err();
     assert_eq!((kind(&error), error.applied()), (Some(ErrorKind::Unsupported), Applied::No), "{error}");
     println!("{error}");
+    place.clear().await;
+}
+
+/// What it committed is there, though nobody is told so by the transaction's end.
+async fn work_that_ends_its_transaction_itself_is_told_as_unknown() {
+    let place = Place::new().await;
+    let (transactions, data, locks) = (transactions(&place), data(&place).await, place.locks().await);
+    let (request, grant) = take(&locks, "x").await;
+    let fence = fence(&request, grant);
+    let mut written = 0;
+    for commits in [true, false] {
+        for goes_on in [true, false] {
+            for rolled_back in [true, false] {
+                let mut session = transactions.begin(&fence).await.unwrap();
+                data.insert_one(doc! {}).session(&mut session).await.unwrap();
+                if commits {
+                    session.commit_transaction().await.unwrap();
+                    written += 1;
+                } else {
+                    session.abort_transaction().await.unwrap();
+                }
+                if goes_on {
+                    data.insert_one(doc! {}).session(&mut session).await.unwrap();
+                    written += 1;
+                }
+                let error = if rolled_back {
+                    transactions.roll_back(session).await.unwrap_err()
+                } else {
+                    match transactions.commit(session, &fence).await {
+                        Err(FenceError::Store(error)) => error,
+                        other => panic!("{other:?}"),
+                    }
+                };
+                assert_eq!((error.kind(), error.applied()), (ErrorKind::Other, Applied::Maybe), "{error}");
+                assert_eq!(count(&data).await, written);
+            }
+        }
+    }
     place.clear().await;
 }
 
@@ -212,5 +245,6 @@ testbed::server_tests!(testbed::mongo =>
     who_does_not_hold_the_lock_is_refused_and_nothing_is_kept,
     a_transaction_that_read_before_a_take_over_is_not_let_through_after_it,
     without_a_transaction_nothing_is_held,
+    work_that_ends_its_transaction_itself_is_told_as_unknown,
     what_is_no_fence_undoes_the_transaction_as_well,
 );

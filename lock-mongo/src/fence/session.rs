@@ -22,17 +22,16 @@ const NEVER_BEGUN: i32 = 263;
 /// Said by a server that isn't in a replica set.
 const ILLEGAL_OPERATION: i32 = 20;
 
-/// Refuses a session in which no transaction was begun: a check outside of one protects nothing.
-async fn must_be_in_transaction(session: &mut ClientSession) -> Result<(), StoreError> {
+/// Whether a transaction was begun in this session, and not ended.
+pub(super) async fn is_in_transaction(session: &mut ClientSession) -> Result<bool, StoreError> {
     // The driver tells it in no other way. It sends nothing for that: a transaction begins with its first command.
     match session.start_transaction().await {
         Ok(()) => {
             drop(session.abort_transaction().await);
-            let message = "no transaction was begun in this session, and a check outside of one protects nothing: call start_transaction first";
-            Err(StoreError::refused(ErrorKind::Other, message))
+            Ok(false)
         }
         Err(error) => match error.kind.as_ref() {
-            DriverKind::Transaction { message, .. } if message.contains("already in progress") => Ok(()),
+            DriverKind::Transaction { message, .. } if message.contains("already in progress") => Ok(true),
             _ => Err(failed(error)),
         },
     }
@@ -41,7 +40,10 @@ async fn must_be_in_transaction(session: &mut ClientSession) -> Result<(), Store
 /// Takes the session away for a check, and leaves one in its place in which nothing can be done. So whoever drops the check
 /// in the middle, or goes on after one that couldn't be undone, writes nothing.
 pub(super) async fn take(session: &mut ClientSession) -> Result<ClientSession, StoreError> {
-    must_be_in_transaction(session).await?;
+    if !is_in_transaction(session).await? {
+        let message = "no transaction was begun in this session, and a check outside of one protects nothing: call start_transaction first";
+        return Err(StoreError::refused(ErrorKind::Other, message));
+    }
     let unusable = unusable(session).await.map_err(failed)?;
     Ok(mem::replace(session, unusable))
 }

@@ -27,7 +27,7 @@ use mongodb::{
     options::{Acknowledgment, ReadConcern, ReadPreference, SelectionCriteria, TransactionOptions, WriteConcern},
 };
 
-use super::session::{failed, give_back, may_succeed_anew, take};
+use super::session::{failed, give_back, is_in_transaction, may_succeed_anew, take};
 use crate::{
     config::{COLLECTION, DATABASE},
     error,
@@ -75,6 +75,10 @@ const ATTEMPTS_TO_COMMIT: u32 = 3;
 /// driver gives up a connection for that.
 ///
 /// The server ends a transaction by itself after `transactionLifetimeLimitSeconds` (60), with nothing kept.
+///
+/// The work must not end its transaction itself. What it commits so is kept, and whether the lease held was asked only at the
+/// beginning; it is told as unknown afterwards. If the work also begins another one in the same session, only that one is
+/// known of here.
 ///
 /// Two transactions under one lease follow one another. In all a guarded transaction is two commands longer than another
 /// one, the write at its beginning and the one before its commit; [`hold`](Self::hold) by itself is one.
@@ -205,6 +209,9 @@ impl MongoTransactions {
     }
 
     async fn committed(self, mut session: ClientSession, fence: Fence) -> Result<(), FenceError> {
+        if !is_in_transaction(&mut session).await? {
+            return Err(ended_by_the_work().into());
+        }
         self.hold(&mut session, &fence).await?;
         let (give_up, mut attempts, mut in_doubt) = (self.clock.now() + self.timeout, 1, false);
         loop {
@@ -260,9 +267,8 @@ impl Transactions for MongoTransactions {
 
     async fn roll_back(&self, mut transaction: ClientSession) -> Result<(), StoreError> {
         let undo = async move {
-            // It fails only where nothing is open, or the work has ended it itself.
-            drop(transaction.abort_transaction().await);
-            Ok(())
+            // The driver fails it only where none is open, and doesn't tell what became of what was.
+            transaction.abort_transaction().await.map_err(|cause| ended_by_the_work().caused_by(cause).into())
         };
         self.in_task(StoreError::unknown, undo).await.map_err(|error| match located(error, None) {
             FenceError::Store(error) => error,
@@ -295,6 +301,11 @@ fn located(error: FenceError, fence: Option<&Fence>) -> FenceError {
         FenceError::Store(error) => error.at("mongo", Operation::Fence, fence.map(Fence::lock)).into(),
         error => error,
     }
+}
+
+/// With its own end of the transaction the work may have kept what it wrote, whatever it wrote after that.
+fn ended_by_the_work() -> StoreError {
+    StoreError::unknown(ErrorKind::Other, "the work ended its transaction itself; what it wrote may be kept")
 }
 
 /// A commit has left: whatever else its error says, it may have been done.
