@@ -98,7 +98,27 @@ async fn a_check_that_is_dropped_leaves_nothing_to_write_with() {
     place.clear().await;
 }
 
+/// Though the fence passes once only, and the second attempt finds its token used.
+async fn a_raise_whose_answer_was_lost_recognises_itself() {
+    let place = Place::new().await;
+    let line = Line::breaking_at(&place, "changed_by").await;
+    let fences = MongoFences::builder(line.database(&place)).build().await.unwrap();
+    let resource = Resource::new("r").unwrap();
+    for token in [5, 6] {
+        let fence = Fence::new(name("x"), FencingToken::new(token)).unwrap();
+        line.arm(true);
+        let (raised, ()) = tokio::join!(fences.raise(&resource, &fence, Pass::Once), line.mend_once_broken());
+        raised.unwrap();
+        assert_eq!(fences.highest(&resource).await.unwrap(), Some(fence.clone()));
+        // Another one isn't taken for it.
+        let error = fences.raise(&resource, &fence, Pass::Once).await.unwrap_err();
+        assert!(matches!(error, FenceError::Stale(_)), "{error}");
+    }
+    place.clear().await;
+}
+
 testbed::server_tests!(testbed::mongo =>
     a_line_that_breaks_after_a_refusal_leaves_nothing_to_write_with,
     a_check_that_is_dropped_leaves_nothing_to_write_with,
+    a_raise_whose_answer_was_lost_recognises_itself,
 );

@@ -1,9 +1,11 @@
 //! The register: the highest fence of each resource, in a collection next to the data.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use lock_core::{ErrorKind, Fence, FenceError, FenceRegister, Operation, Pass, Resource, StoreError, ToFence};
+use lock_core::{
+    Applied, ErrorKind, Fence, FenceError, FenceRegister, Moment, Operation, Pass, Resource, StoreError, ToFence,
+};
 use mongodb::{
     ClientSession, Collection,
     bson::{Document, doc},
@@ -19,12 +21,15 @@ use super::{
 use crate::{
     config::{Settings, Source},
     error::{DUPLICATE_KEY, Failure},
-    operation::Runner,
+    operation::{Runner, doubting},
     schema,
 };
 
 /// Attempts at raising a fence that others make, change or forget at the same time.
 const ATTEMPTS: u32 = 5;
+
+/// What an attempt is given of the time even if that is over. The server takes no shorter limit than a millisecond.
+const LEAST: Duration = Duration::from_millis(10);
 
 /// The highest fence that each resource has seen, in a collection next to the data; the lock may be kept anywhere. Clones
 /// share their connections.
@@ -129,37 +134,55 @@ impl MongoFences {
             Err(error) => return Err(at(failed(error), &step)),
         };
         // The transaction is over with that. What stands there is looked up outside of it.
-        let found = find(&fences, &refused.resource).await.map_err(|error| at(failed(error), &refused))?;
+        let found = find(&fences, &refused.resource, ReadConcern::local())
+            .await
+            .map_err(|error| at(failed(error), &refused))?;
         match refused.refused(found.as_ref()) {
             Err(error) => Err(located(error, &refused)),
             Ok(()) => Err(at(StoreError::refused(ErrorKind::Other, "the transaction was undone"), &refused)),
         }
     }
 
-    async fn try_to_raise(&self, step: &Step) -> Result<(), FenceError> {
-        let sent = step.clone();
+    /// One attempt; `in_doubt` is whether one was left unanswered so far.
+    async fn try_to_raise(&self, step: &Step, give_up: Moment, in_doubt: &mut bool) -> Result<(), FenceError> {
+        let (sent, limit) = (step.clone(), self.left(give_up));
         let raise = move |runner: Arc<Runner>| {
             let step = sent.clone();
             async move {
                 let command = runner.collection.find_one_and_update(step.filter(), step.update()).upsert(true);
                 let command = command.projection(doc! { "_id": 1 }).write_concern(runner.write_concern());
-                match command.max_time(runner.timeout).await {
+                match command.max_time(limit).await {
                     Ok(_) => Ok(true),
                     Err(error) if is_duplicate(&error) => Ok(false),
                     Err(error) => Err(Failure::from(error)),
                 }
             }
         };
-        if self.runner.run(self.runner.timeout, raise).await?.found {
+        let raised = match self.runner.run(limit, raise).await {
+            Ok(raised) => raised,
+            Err(error) => {
+                let error = doubting(error, *in_doubt);
+                *in_doubt |= error.applied() == Applied::Maybe;
+                return Err(error.into());
+            }
+        };
+        if raised.found {
             return Ok(());
         }
+        *in_doubt |= raised.in_doubt;
+        // Its own number says that it is raised only where no fail-over can undo that.
+        let concern = if *in_doubt { ReadConcern::majority() } else { ReadConcern::local() };
         let resource = step.resource.clone();
         let look = move |runner: Arc<Runner>| {
-            let resource = resource.clone();
-            async move { Ok(find(&runner.collection, &resource).await?) }
+            let (resource, concern) = (resource.clone(), concern.clone());
+            async move { Ok(find(&runner.collection, &resource, concern).await?) }
         };
-        let found = self.runner.run(self.runner.timeout, look).await?.found;
-        step.refused(found.as_ref())
+        let found = self.runner.run(self.left(give_up), look).await.map_err(|error| doubting(error, *in_doubt))?.found;
+        step.judged(found.as_ref(), *in_doubt)
+    }
+
+    fn left(&self, give_up: Moment) -> Duration {
+        give_up.since(self.runner.clock.now()).max(LEAST)
     }
 }
 
@@ -167,13 +190,18 @@ impl MongoFences {
 impl FenceRegister for MongoFences {
     async fn raise(&self, resource: &Resource, fence: &Fence, pass: Pass) -> Result<(), FenceError> {
         let step = Step::new(resource, fence.clone(), pass);
-        for _ in 1..ATTEMPTS {
-            match self.try_to_raise(&step).await {
-                Err(FenceError::Store(error)) if error.kind() == ErrorKind::Contention => {}
+        let clock = &self.runner.clock;
+        let (give_up, mut in_doubt, mut attempts) = (clock.now() + self.runner.timeout, false, 1);
+        loop {
+            match self.try_to_raise(&step, give_up, &mut in_doubt).await {
+                Err(FenceError::Store(error))
+                    if error.kind() == ErrorKind::Contention && attempts < ATTEMPTS && clock.now() < give_up =>
+                {
+                    attempts += 1;
+                }
                 raised => return raised.map_err(|error| located(error, &step)),
             }
         }
-        self.try_to_raise(&step).await.map_err(|error| located(error, &step))
     }
 
     /// As a majority of the set has it, so that no fail-over undoes what is told.
@@ -217,9 +245,13 @@ impl fmt::Debug for MongoFences {
     }
 }
 
-/// The document by which a step was just refused, whether a majority has it yet or not.
-async fn find(fences: &Collection<Document>, resource: &Resource) -> Result<Option<Document>, Error> {
-    let look = fences.find_one(doc! { "_id": id(resource) }).read_concern(ReadConcern::local());
+/// The document by which a step was just refused, whether a majority has it yet or not, or as a majority has it.
+async fn find(
+    fences: &Collection<Document>,
+    resource: &Resource,
+    concern: ReadConcern,
+) -> Result<Option<Document>, Error> {
+    let look = fences.find_one(doc! { "_id": id(resource) }).read_concern(concern);
     look.selection_criteria(SelectionCriteria::ReadPreference(ReadPreference::Primary)).await
 }
 

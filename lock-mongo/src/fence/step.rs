@@ -6,7 +6,7 @@
 use lock_core::{ErrorKind, Fence, FenceError, LockName, Pass, Resource, StoreError, admit};
 use mongodb::bson::{Bson, Document, doc};
 
-use crate::{leases::fresh, records::corrupt};
+use crate::{leases::fresh, operation::doubting, records::corrupt};
 
 /// One fence at one resource's document.
 #[derive(Clone, Debug)]
@@ -39,12 +39,29 @@ impl Step {
         doc! { "$set": stamp(&self.fence, self.number) }
     }
 
-    /// What a document says to the step that didn't find it: nothing if the step changed it itself, by an attempt whose
-    /// answer was lost.
-    pub(super) fn refused(&self, found: Option<&Document>) -> Result<(), FenceError> {
-        if found.is_some_and(|found| found.get("changed_by") == Some(&Bson::Int64(self.number))) {
+    /// Whether the step changed this document itself, by an attempt whose answer was lost, and nobody did since.
+    pub(super) fn is_done(&self, found: Option<&Document>) -> bool {
+        found.is_some_and(|found| found.get("changed_by") == Some(&Bson::Int64(self.number)))
+    }
+
+    /// What a document says to the step that didn't find it, where an attempt of it may have been left unanswered: then, as a
+    /// majority has the document.
+    pub(super) fn judged(&self, found: Option<&Document>, in_doubt: bool) -> Result<(), FenceError> {
+        if in_doubt && self.is_done(found) {
             return Ok(());
         }
+        match self.refused(found) {
+            // The unanswered one may have used the token up.
+            Err(FenceError::Stale(stale)) if in_doubt && stale.highest == stale.token => {
+                Err(doubting(StoreError::refused(ErrorKind::Contention, stale.to_string()), in_doubt).into())
+            }
+            Err(FenceError::Store(error)) => Err(doubting(error, in_doubt).into()),
+            judged => judged,
+        }
+    }
+
+    /// What a document says to the step that didn't find it.
+    pub(super) fn refused(&self, found: Option<&Document>) -> Result<(), FenceError> {
         admit(found.map(seen).transpose()?.as_ref(), &self.resource, &self.fence, self.pass)?;
         // It would pass now: the document was changed, or made, or forgotten in between.
         let message = format!("the fence of \"{}\" was changed at the same time", self.resource);
@@ -67,7 +84,11 @@ pub(super) fn id(resource: &Resource) -> String {
 /// Which documents let a fence pass; `at` is where in them theirs stands. What no version writes never matches: an array
 /// would by any of its elements.
 pub(super) fn passes(at: &str, fence: &Fence, pass: Pass) -> Document {
-    let passes = if pass == Pass::Once { "$lt" } else { "$lte" };
+    // One that isn't known here passes as rarely as any.
+    let passes = match pass {
+        Pass::Again => "$lte",
+        _ => "$lt",
+    };
     let lock = doc! { "$eq": fence.lock().as_str(), "$not": { "$type": "array" } };
     let token = doc! { "$type": "long", "$gte": 1_i64, passes: fence.token_i64(), "$not": { "$type": "array" } };
     doc! { format!("{at}lock"): lock, format!("{at}token"): token }
@@ -94,7 +115,7 @@ pub(super) fn seen(found: &Document) -> Result<Fence, StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lock_core::FencingToken;
+    use lock_core::{Applied, FencingToken};
 
     fn step(token: u64, pass: Pass) -> Step {
         let fence = Fence::new(LockName::new("x").unwrap(), FencingToken::new(token)).unwrap();
@@ -105,12 +126,34 @@ mod tests {
     fn what_refused_it_is_told_and_its_own_write_is_recognised() {
         let once = step(5, Pass::Once);
         let found = |number| doc! { "_id": "r", "lock": "x", "token": 5_i64, "changed_by": number };
-        assert!(once.refused(Some(&found(once.number))).is_ok());
+        assert!(once.is_done(Some(&found(once.number))));
+        assert!(!once.is_done(Some(&found(once.number.wrapping_add(1)))) && !once.is_done(None));
         let error = once.refused(Some(&found(once.number.wrapping_add(1)))).unwrap_err();
         assert!(matches!(error, FenceError::Stale(_)), "{error}");
+        assert!(once.judged(Some(&found(once.number)), true).is_ok());
+        assert!(once.judged(Some(&found(once.number)), false).is_err());
         for found in [None, Some(found(0))] {
             let error = step(6, Pass::Again).refused(found.as_ref()).unwrap_err();
             assert!(matches!(&error, FenceError::Store(error) if error.kind() == ErrorKind::Contention), "{error}");
+        }
+    }
+
+    /// The first attempt may have done it, and what a majority has may be older, or somebody else's since.
+    #[test]
+    fn after_an_unanswered_attempt_only_what_refuses_it_for_good_is_told_as_not_applied() {
+        let found =
+            |lock: &str, token: i64| Some(doc! { "_id": "r", "lock": lock, "token": token, "changed_by": 0_i64 });
+        for (step, found, sure) in [
+            (step(5, Pass::Again), None, false),
+            (step(5, Pass::Again), found("x", 4), false),
+            (step(5, Pass::Once), found("x", 5), false),
+            (step(5, Pass::Again), found("x", -1), false),
+            (step(5, Pass::Again), found("x", 6), true),
+            (step(5, Pass::Once), found("x", 6), true),
+            (step(5, Pass::Again), found("y", 4), true),
+        ] {
+            let applied = |in_doubt| step.judged(found.as_ref(), in_doubt).unwrap_err().applied();
+            assert_eq!((applied(false), applied(true) == Applied::No), (Applied::No, sure), "{found:?}");
         }
     }
 

@@ -80,7 +80,8 @@ const ATTEMPTS_TO_COMMIT: u32 = 3;
 /// beginning; it is told as unknown afterwards. If the work also begins another one in the same session, only that one is
 /// known of here.
 ///
-/// Two transactions under one lease follow one another. In all a guarded transaction is two commands longer than another
+/// Two transactions under one lease follow one another. So one inside the other, as `run_in_transaction` with
+/// [`reentrant`](lock_core::Lock::reentrant) within the work of another one, waits for itself until the timeout, and fails. In all a guarded transaction is two commands longer than another
 /// one, the write at its beginning and the one before its commit; [`hold`](Self::hold) by itself is one.
 #[derive(Clone)]
 pub struct MongoTransactions {

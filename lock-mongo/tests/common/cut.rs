@@ -75,6 +75,11 @@ impl Line {
         *self.inner.broken.borrow()
     }
 
+    pub(crate) async fn mend_once_broken(&self) {
+        drop(self.inner.broken.subscribe().wait_for(|broken| *broken).await);
+        self.inner.broken.send_replace(false);
+    }
+
     /// Serves again, once the client has seen that.
     pub(crate) async fn mend(&self) {
         self.inner.broken.send_replace(false);
