@@ -12,8 +12,8 @@ use lock_core::{
 use lock_mongo::DocumentFence;
 use mongodb::{
     Collection,
-    bson::{Bson, Document, doc, oid::ObjectId},
-    options::UpdateModifications,
+    bson::{Binary, Bson, Document, doc, oid::ObjectId, spec::BinarySubtype},
+    options::{Collation, CollationStrength, UpdateModifications},
 };
 
 fn fence(lock: &str, token: u64) -> Fence {
@@ -76,17 +76,22 @@ async fn the_document_lets_only_the_highest_write() {
 async fn what_no_version_writes_refuses_all() {
     let place = Place::new().await;
     let data = place.database.collection::<Document>("data");
-    let sound = || doc! { "lock": "x", "token": 5_i64 };
+    let bytes = |lock: &str| Binary { subtype: BinarySubtype::Generic, bytes: lock.as_bytes().to_vec() };
+    let sound = || doc! { "lock": "x", "lock_bytes": bytes("x"), "token": 5_i64 };
     for stands in [
         Bson::Null,
         Bson::from(5_i64),
         "5@x".into(),
         vec![Bson::from(sound())].into(),
-        doc! { "lock": "x", "token": -5_i64 }.into(),
-        doc! { "lock": "x", "token": 5 }.into(),
-        doc! { "lock": "x", "token": "5" }.into(),
-        doc! { "lock": "x", "token": [5_i64] }.into(),
-        doc! { "lock": ["x"], "token": 5_i64 }.into(),
+        doc! { "lock": "x", "lock_bytes": bytes("x"), "token": -5_i64 }.into(),
+        doc! { "lock": "x", "lock_bytes": bytes("x"), "token": 5 }.into(),
+        doc! { "lock": "x", "lock_bytes": bytes("x"), "token": "5" }.into(),
+        doc! { "lock": "x", "lock_bytes": bytes("x"), "token": [5_i64] }.into(),
+        doc! { "lock": ["x"], "lock_bytes": bytes("x"), "token": 5_i64 }.into(),
+        doc! { "lock": "x", "lock_bytes": [bytes("x")], "token": 5_i64 }.into(),
+        doc! { "lock": "x", "lock_bytes": bytes("y"), "token": 5_i64 }.into(),
+        doc! { "lock": "x", "lock_bytes": "x", "token": 5_i64 }.into(),
+        doc! { "lock": "x", "token": 5_i64 }.into(),
         doc! { "token": 5_i64 }.into(),
         doc! {}.into(),
     ] {
@@ -113,6 +118,54 @@ async fn what_no_version_writes_refuses_all() {
         let token = found.get_document("fence").unwrap().get_i64("token").unwrap();
         assert!(token == 9 || (written.is_err() && token == 5), "{update:?}: {written:?}, {found}");
     }
+    place.clear().await;
+}
+
+async fn locks_that_a_collation_takes_for_one_stay_two() {
+    let place = Place::new().await;
+    let folds = Collation::builder().locale("en").strength(CollationStrength::Secondary).numeric_ordering(true).build();
+    place.database.create_collection("data").collation(folds).await.unwrap();
+    let data = place.database.collection::<Document>("data");
+    data.insert_one(doc! { "_id": "a", "n": 0 }).await.unwrap();
+    assert!(under("x1", 5, Pass::Again).update_one(&data, "a", doc! {}).await.unwrap());
+    let before = get(&data, "a").await;
+    for other in ["X1", "x01"] {
+        assert_eq!(data.count_documents(doc! { "fence.lock": other }).await.unwrap(), 1, "it is folded");
+        let set = doc! { "$set": { "n": 1 } };
+        let error = under(other, 9, Pass::Again).update_one(&data, "a", set).await.unwrap_err();
+        assert!(matches!(&error, FenceError::OtherLock(error) if error.fenced_by.as_str() == "x1"), "{error}");
+        assert_eq!(get(&data, "a").await, before);
+    }
+    assert!(under("x1", 6, Pass::Once).update_one(&data, "a", doc! {}).await.unwrap());
+    place.clear().await;
+}
+
+async fn a_refusal_is_told_whatever_the_document_is_called() {
+    let place = Place::new().await;
+    let data = place.database.collection::<Document>("data");
+    for id in ["a\0b".to_owned(), "\0".repeat(2000), "é\n".repeat(500)] {
+        data.insert_one(doc! { "_id": &id }).await.unwrap();
+        assert!(under("x", 5, Pass::Again).update_one(&data, &id, doc! {}).await.unwrap());
+        let error = under("x", 4, Pass::Again).update_one(&data, &id, doc! {}).await.unwrap_err();
+        assert!(matches!(error, FenceError::Stale(_)), "{error}");
+    }
+    place.clear().await;
+}
+
+/// While another transaction has the document, the write waits at the server.
+async fn a_write_that_takes_too_long_is_given_up() {
+    let place = Place::new().await;
+    let data = place.database.collection::<Document>("data");
+    data.insert_one(doc! { "_id": 1 }).await.unwrap();
+    let mut session = place.client.start_session().await.unwrap();
+    session.start_transaction().await.unwrap();
+    data.update_one(doc! { "_id": 1 }, doc! { "$set": { "n": 1 } }).session(&mut session).await.unwrap();
+    let hasty = under("x", 5, Pass::Again).operation_timeout(Duration::from_millis(300));
+    let error = hasty.update_one(&data, 1, doc! { "$set": { "n": 2 } }).await.unwrap_err();
+    let FenceError::Store(error) = error else { panic!("{error}") };
+    assert_eq!((error.kind(), error.applied()), (ErrorKind::Timeout, Applied::Maybe), "{error}");
+    session.commit_transaction().await.unwrap();
+    assert!(hasty.update_one(&data, 1, doc! { "$set": { "n": 2 } }).await.unwrap());
     place.clear().await;
 }
 
@@ -181,6 +234,9 @@ async fn a_standalone_does_it_too_and_it_costs_no_command_more() {
 testbed::server_tests!(testbed::mongo =>
     the_document_lets_only_the_highest_write,
     what_no_version_writes_refuses_all,
+    locks_that_a_collation_takes_for_one_stay_two,
+    a_refusal_is_told_whatever_the_document_is_called,
+    a_write_that_takes_too_long_is_given_up,
     written_tokens_never_fall,
     a_standalone_does_it_too_and_it_costs_no_command_more,
 );

@@ -1,9 +1,11 @@
 //! A document that carries its own fence: the check without a transaction, since one update of one document is atomic.
 
-use lock_core::{ErrorKind, Fence, FenceError, Operation, Pass, Resource, StoreError, ToFence, admit};
+use std::time::Duration;
+
+use lock_core::{ErrorKind, Fence, FenceError, LockName, Operation, Pass, Resource, StoreError, ToFence, admit};
 use mongodb::{
     Collection,
-    bson::{Bson, Document, doc},
+    bson::{Binary, Bson, Document, doc, spec::BinarySubtype},
     error::Error,
     options::{Acknowledgment, ReadConcern, ReadPreference, SelectionCriteria, UpdateModifications, WriteConcern},
 };
@@ -14,10 +16,17 @@ use crate::{error, leases::fresh, records::corrupt};
 /// The field of the document that its fence stands in.
 const FIELD: &str = "fence";
 
+/// The field of the fence that its lock is compared by. By the collection's collation, if it has one, different texts may be
+/// one, as "x" and "X"; bytes never are.
+const EXACT: &str = "lock_bytes";
+
+const TIMEOUT: Duration = Duration::from_secs(5);
+
 /// A fenced write of one document that carries its own fence, in its field `fence`: no transaction, no other message.
 ///
-/// It works on a standalone server as well. The first fenced write gives a document its fence; from then on, write it in
-/// no other way.
+/// It works on a standalone server as well, and in a collection with a collation. The first fenced write gives a document its fence; from then on, write it in
+/// no other way. The field holds the `lock` to read and its `lock_bytes` to be compared, the highest `token`, and a number of
+/// the write's own.
 ///
 /// ```no_run
 /// # async fn example(client: mongodb::Client, lease: lock_core::Lease) -> Result<(), Box<dyn std::error::Error>> {
@@ -35,6 +44,7 @@ const FIELD: &str = "fence";
 pub struct DocumentFence {
     fence: Fence,
     pass: Pass,
+    timeout: Duration,
 }
 
 impl DocumentFence {
@@ -43,7 +53,18 @@ impl DocumentFence {
     /// # Errors
     /// [`FenceError::Invalid`] for a lease that isn't exclusive.
     pub fn new(fence: &impl ToFence, pass: Pass) -> Result<Self, FenceError> {
-        Ok(Self { fence: fence.to_fence()?, pass })
+        Ok(Self { fence: fence.to_fence()?, pass, timeout: TIMEOUT })
+    }
+
+    /// How long the server may take for a write, the majority's word included, and as long again for the look after one that
+    /// was refused. Default 5 s; in whole milliseconds.
+    ///
+    /// A server that falls silent isn't given up: only the client's own limits are for that.
+    #[must_use]
+    pub fn operation_timeout(mut self, timeout: Duration) -> Self {
+        // None at all would be no limit.
+        self.timeout = timeout.max(Duration::from_millis(1));
+        self
     }
 
     /// The documents that this filter finds and whose fence lets this one pass, or that have none yet. For a command of
@@ -51,8 +72,13 @@ impl DocumentFence {
     #[must_use]
     pub fn filter(&self, filter: Document) -> Document {
         let none_yet = doc! { FIELD: { "$exists": false } };
-        let passes = passes(&format!("{FIELD}."), &self.fence, self.pass);
-        let passes = doc! { "$and": [{ FIELD: { "$not": { "$type": "array" } } }, passes] };
+        let is = |value: Bson| doc! { "$eq": value, "$not": { "$type": "array" } };
+        let passes = doc! {
+            "$and": [{ FIELD: { "$not": { "$type": "array" } } }],
+            format!("{FIELD}.lock"): is(self.fence.lock().as_str().into()),
+            format!("{FIELD}.{EXACT}"): is(exact(self.fence.lock()).into()),
+            format!("{FIELD}.token"): passes(&self.fence, self.pass),
+        };
         doc! { "$and": [filter, { "$or": [none_yet, passes] }] }
     }
 
@@ -61,7 +87,8 @@ impl DocumentFence {
     #[must_use]
     pub fn update(&self, update: impl Into<UpdateModifications>) -> UpdateModifications {
         // A number of this write's own: see `Step`.
-        let mark = stamp(&self.fence, fresh());
+        let mut mark = stamp(&self.fence, fresh());
+        mark.insert(EXACT, exact(self.fence.lock()));
         match update.into() {
             UpdateModifications::Pipeline(mut stages) => {
                 stages.push(doc! { "$set": { FIELD: { "$literal": mark } } });
@@ -100,18 +127,23 @@ impl DocumentFence {
     ) -> Result<bool, FenceError> {
         let at = |error: StoreError| error.at("mongo", Operation::Fence, Some(self.fence.lock()));
         let id = doc! { "_id": id.into() };
-        let majority = WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build();
-        let write = collection.update_one(self.filter(id.clone()), self.update(update)).write_concern(majority);
-        let written = write.await.map_err(|cause| at(error::of_command(cause.into())))?;
-        if written.matched_count > 0 {
+        let documents = collection.clone_with_type::<Document>();
+        let majority =
+            WriteConcern::builder().w(Acknowledgment::Majority).journal(true).w_timeout(self.timeout).build();
+        // An update takes no limit of time in the driver, and this does.
+        let write = documents.find_one_and_update(self.filter(id.clone()), self.update(update)).write_concern(majority);
+        let written = write.projection(doc! { "_id": 1 }).max_time(self.timeout).await;
+        if written.map_err(|cause| at(error::of_command(cause.into())))?.is_some() {
             return Ok(true);
         }
-        let Some(found) = look(collection, &id).await.map_err(|cause| at(error::of_reading(cause.into())))? else {
+        let Some(found) =
+            look(&documents, &id, self.timeout).await.map_err(|cause| at(error::of_reading(cause.into())))?
+        else {
             return Ok(false);
         };
         let highest = match found.get(FIELD) {
             None => None,
-            Some(Bson::Document(fence)) => Some(seen(fence).map_err(at)?),
+            Some(Bson::Document(fence)) => Some(seen_exactly(fence).map_err(at)?),
             Some(_) => return Err(at(corrupt("the document's fence is no document")).into()),
         };
         admit(highest.as_ref(), &named(collection, &id)?, &self.fence, self.pass)?;
@@ -121,16 +153,29 @@ impl DocumentFence {
 }
 
 /// What a write was just refused by, whether a majority has it yet or not.
-async fn look<T: Send + Sync>(collection: &Collection<T>, id: &Document) -> Result<Option<Document>, Error> {
-    let documents = collection.clone_with_type::<Document>();
+async fn look(documents: &Collection<Document>, id: &Document, limit: Duration) -> Result<Option<Document>, Error> {
     let look = documents.find_one(id.clone()).projection(doc! { FIELD: 1 }).read_concern(ReadConcern::local());
-    look.selection_criteria(SelectionCriteria::ReadPreference(ReadPreference::Primary)).await
+    look.selection_criteria(SelectionCriteria::ReadPreference(ReadPreference::Primary)).max_time(limit).await
+}
+
+fn exact(lock: &LockName) -> Binary {
+    Binary { subtype: BinarySubtype::Generic, bytes: lock.as_str().as_bytes().to_vec() }
+}
+
+/// The fence that stands in the document, where its lock is one in both ways of writing it.
+fn seen_exactly(fence: &Document) -> Result<Fence, StoreError> {
+    let seen = seen(fence)?;
+    if fence.get(EXACT) != Some(&Bson::Binary(exact(seen.lock()))) {
+        return Err(corrupt(format!("the document's fence has another {EXACT} than its lock")));
+    }
+    Ok(seen)
 }
 
 /// The document, as errors name it.
 fn named<T: Send + Sync>(collection: &Collection<T>, id: &Document) -> Result<Resource, StoreError> {
     let id = id.get("_id").map(Bson::to_string).unwrap_or_default();
-    let name = format!("{}/{id}", collection.namespace());
+    // A resource's name has no NUL, and a text that is an `_id` may.
+    let name = format!("{}/{id}", collection.namespace()).replace('\0', "\u{fffd}");
     let cut = (0..=Resource::MAX_BYTES.min(name.len())).rev().find(|at| name.is_char_boundary(*at)).unwrap_or_default();
     Resource::new(&name[..cut])
 }

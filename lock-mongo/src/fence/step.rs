@@ -30,9 +30,8 @@ impl Step {
 
     /// The resource's document, if the fence passes there.
     pub(super) fn filter(&self) -> Document {
-        let mut filter = doc! { "_id": id(&self.resource) };
-        filter.extend(passes("", &self.fence, self.pass));
-        filter
+        let lock = doc! { "$eq": self.lock().as_str(), "$not": { "$type": "array" } };
+        doc! { "_id": id(&self.resource), "lock": lock, "token": passes(&self.fence, self.pass) }
     }
 
     pub(super) fn update(&self) -> Document {
@@ -81,17 +80,14 @@ pub(super) fn id(resource: &Resource) -> String {
     resource.as_str().bytes().map(byte).collect()
 }
 
-/// Which documents let a fence pass; `at` is where in them theirs stands. What no version writes never matches: an array
-/// would by any of its elements.
-pub(super) fn passes(at: &str, fence: &Fence, pass: Pass) -> Document {
+/// Which tokens let a fence pass. What no version writes never matches: an array would by any of its elements.
+pub(super) fn passes(fence: &Fence, pass: Pass) -> Document {
     // One that isn't known here passes as rarely as any.
     let passes = match pass {
         Pass::Again => "$lte",
         _ => "$lt",
     };
-    let lock = doc! { "$eq": fence.lock().as_str(), "$not": { "$type": "array" } };
-    let token = doc! { "$type": "long", "$gte": 1_i64, passes: fence.token_i64(), "$not": { "$type": "array" } };
-    doc! { format!("{at}lock"): lock, format!("{at}token"): token }
+    doc! { "$type": "long", "$gte": 1_i64, passes: fence.token_i64(), "$not": { "$type": "array" } }
 }
 
 /// What is written of a fence, by the step with this number.
