@@ -25,9 +25,11 @@
 //!
 //! # Fencing
 //!
-//! [`PostgresTransactions`], where locks and data are in one database. `hold` in a transaction, or the whole of it by
-//! [`run_in_transaction`](lock_core::Lock::run_in_transaction): it is done only if its grant holds the lock at the server, and
-//! until it has ended nobody else is granted the lock, even if the lease expires, is given back or taken away. One round trip.
+//! [`PostgresTransactions`], where locks and data are in one database. `begin`, `hold` in a transaction that was begun otherwise,
+//! or the whole of it by [`run_in_transaction`](lock_core::Lock::run_in_transaction): it is done only if its grant holds the lock
+//! at the server, and until it has ended nobody else is granted the lock, even if the lease expires, is given back or taken away.
+//! `begin` needs no round trip of its own, nor does the second look when it is committed; `hold` is one. Under `REPEATABLE READ`
+//! and `SERIALIZABLE` each look is two.
 //! It holds up neither renewals nor other locks. Who waits for the lock meanwhile asks ten times a second, since nothing tells of
 //! a transaction's end, and writes nothing; `inspect` calls the lock free. It needs the right to `UPDATE` the table `locks`.
 //! A process that stands still in such a transaction keeps the lock for as long as its connection lives: the server's

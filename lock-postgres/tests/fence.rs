@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use common::{
     again, ask, fence_of, give_back, granted,
-    guarded::{LEVELS, Stage, not_held},
+    guarded::{LEVELS, Stage, guard_key, not_held},
     name, pass, seconds, take,
 };
 use lock_core::{
@@ -178,13 +178,6 @@ async fn a_row_is_not_deleted_while_it_is_guarded() {
     stage.clear().await;
 }
 
-/// The key of the guard that this transaction holds.
-async fn guard_key(tx: &mut sqlx::Transaction<'_, sqlx::Postgres>) -> i64 {
-    let key = "SELECT classid::bigint << 32 | objid::bigint FROM pg_locks
-        WHERE locktype = 'advisory' AND pid = pg_backend_pid()";
-    sqlx::query_scalar(key).fetch_one(&mut **tx).await.unwrap()
-}
-
 async fn the_look_comes_after_the_wait_for_the_guard() {
     let stage = Stage::new().await;
     let (request, grant) = take(&stage.locks, "x").await;
@@ -207,13 +200,7 @@ async fn the_look_comes_after_the_wait_for_the_guard() {
             tx.rollback().await.unwrap();
             outcome
         });
-        let waits = format!(
-            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
-             AND classid = ({key}::bigint >> 32 & 4294967295) AND objid = ({key}::bigint & 4294967295)"
-        );
-        while stage.place.number(&waits).await == 0 {
-            tokio::task::yield_now().await;
-        }
+        stage.waited_for(key).await;
         assert!(stage.locks.force_release(&name("x")).await.unwrap());
         alone.rollback().await.unwrap();
         match holding.await.unwrap() {

@@ -84,7 +84,7 @@ async fn a_commit_without_an_answer_may_have_been_applied() {
     });
     let cut = format!(
         "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-         WHERE pid = {pid} AND query = 'COMMIT' AND wait_event = 'PgSleep'"
+         WHERE pid = {pid} AND query LIKE '%COMMIT%' AND wait_event = 'PgSleep'"
     );
     while stage.place.number(&cut).await == 0 {
         tokio::task::yield_now().await;

@@ -47,6 +47,27 @@ async fn a_guarded_transaction_and_a_register_work_behind_a_pooler() {
     tx.commit().await.unwrap();
     let old = format!("1@{}", fence.lock()).parse::<lock_core::Fence>().unwrap();
     assert!(matches!(fences.raise(&resource, &old, Pass::Again).await, Err(FenceError::Stale(_))));
+    // The same where a message each begins and commits under the lock.
+    let usual = format!("ALTER DATABASE {} SET default_transaction_isolation = 'read committed'", pooler.database);
+    pooler.place.sql(&usual).await;
+    pooler.console("RECONNECT").await;
+    let transactions = locks.transactions(pool.clone());
+    let sums = [fence.clone(), old].map(async |fence| {
+        for _ in 0..5 {
+            let tx = transactions.begin(&fence).await?;
+            assert!(matches!(locks.acquire(&ask("x", seconds(30))).await.unwrap(), Acquired::Held(_)));
+            transactions.commit(tx, &fence).await?;
+        }
+        Ok::<_, FenceError>(())
+    });
+    let [done, refused] = futures_util::future::join_all(sums).await.try_into().unwrap();
+    done.unwrap();
+    assert!(matches!(refused, Err(FenceError::NotHeld(_))), "{refused:?}");
+    let tx = transactions.begin(&fence).await.unwrap();
+    assert!(locks.force_release(&request.name).await.unwrap());
+    assert!(matches!(locks.acquire(&ask("x", seconds(30))).await.unwrap(), Acquired::Held(_)));
+    assert!(matches!(transactions.commit(tx, &fence).await, Err(FenceError::NotHeld(_))));
+
     // Nothing stays in the sessions that others get.
     let left: i64 = {
         let sql = "SELECT (SELECT count(*) FROM pg_prepared_statements) + (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory')";

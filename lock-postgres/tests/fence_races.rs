@@ -44,6 +44,14 @@ impl Inside {
     }
 }
 
+type Transaction = sqlx::Transaction<'static, sqlx::Postgres>;
+
+#[derive(Clone, Copy)]
+enum Begun {
+    Guarded,
+    AtLevel(&'static str),
+}
+
 struct Race {
     locks: PostgresLocks,
     ledger: Ledger,
@@ -56,10 +64,22 @@ struct Race {
 }
 
 impl Race {
-    async fn transaction(&self, fence: &Fence, isolation: &str, stay: Duration) {
+    /// Guarded from its beginning, in one message, or after it, in another.
+    async fn guarded(&self, fence: &Fence, begun: Begun) -> Result<Transaction, FenceError> {
+        let Begun::AtLevel(isolation) = begun else { return self.transactions.begin(fence).await };
         let mut tx = self.ledger.begin(isolation).await;
         match self.transactions.hold(&mut tx, fence).await {
-            Ok(()) => {
+            Ok(()) => Ok(tx),
+            Err(error) => {
+                tx.rollback().await.unwrap();
+                Err(error)
+            }
+        }
+    }
+
+    async fn transaction(&self, fence: &Fence, begun: Begun, stay: Duration) {
+        match self.guarded(fence, begun).await {
+            Ok(mut tx) => {
                 self.inside.enter(fence.token());
                 self.held.fetch_add(1, Ordering::Relaxed);
                 self.ledger.write(&mut tx, &fence.token().to_string()).await;
@@ -69,11 +89,9 @@ impl Race {
             }
             Err(FenceError::NotHeld(_)) => {
                 self.refused.fetch_add(1, Ordering::Relaxed);
-                tx.rollback().await.unwrap();
             }
             Err(FenceError::Store(error)) if error.kind() == ErrorKind::Contention => {
                 self.again.fetch_add(1, Ordering::Relaxed);
-                tx.rollback().await.unwrap();
             }
             Err(other) => panic!("{other:?}"),
         }
@@ -101,16 +119,17 @@ impl Race {
             };
             self.grants.fetch_add(1, Ordering::Relaxed);
             let fence = fence_of(&request, grant);
-            let isolation = ["READ COMMITTED", "REPEATABLE READ"][usize::try_from(draw(2)).unwrap()];
+            let begun = [Begun::Guarded, Begun::AtLevel("READ COMMITTED"), Begun::AtLevel("REPEATABLE READ")]
+                [usize::try_from(draw(3)).unwrap()];
             // Some come late, some stay too long, and some have two at once.
             pass(Duration::from_millis(draw(130))).await;
             let stay = Duration::from_millis(draw(120));
-            let second = self.transaction(&fence, isolation, stay / 2);
+            let second = self.transaction(&fence, begun, stay / 2);
             if draw(3) == 0 {
                 let releasing = async {
                     let _ = self.locks.release(&give_back(&request, grant)).await;
                 };
-                tokio::join!(self.transaction(&fence, isolation, stay), second, releasing);
+                tokio::join!(self.transaction(&fence, begun, stay), second, releasing);
             } else {
                 second.await;
             }

@@ -1,19 +1,44 @@
 //! Lock and data in one database: the transaction is done only if its grant holds the lock, and the lock waits for its end.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
 use async_trait::async_trait;
 use lock_core::{Applied, Fence, FenceError, NotHeld, StoreError, ToFence, Transactions};
-use sqlx::{PgConnection, PgPool, Postgres, Transaction, postgres::PgDatabaseError};
+use sqlx::{
+    AssertSqlSafe, PgConnection, PgPool, Postgres, Transaction,
+    postgres::{PgDatabaseError, PgRow},
+};
 
-use super::{Statement, at, hex, of_fence, refuse, token, uncommitted};
+use super::{Statement, at, begin::begin, hex, of_fence, refuse, token, uncommitted};
 use crate::{error::answered, provider::PostgresLocks, rows::column, statements::Schema};
 
 /// What `fence_hold.sql` fails with, in any language of the server's messages.
 const REFUSED: &str = "refused by the fence of a lock";
 
+/// What `fence_hold_at_once.sql` fails with where one look isn't enough.
+const AGAIN: &str = "the fence of a lock looks again";
+
+/// The guard comes before `BEGIN`, which takes what its message did so far into the transaction (PostgreSQL manual, 55.2.2.1):
+/// so a refusal leaves no transaction behind. The driver doesn't roll one back whose beginning failed.
+const BEGIN: &str = concat!(include_str!("../sql/fence_hold_at_once.sql"), "BEGIN");
+
+/// The next transaction, which is empty, is for the driver: it rolls one back when it is told nothing of a commit.
+const COMMIT: &str = concat!(
+    "SAVEPOINT leasehold_look;\n",
+    include_str!("../sql/fence_hold_at_once.sql"),
+    "RELEASE SAVEPOINT leasehold_look;\nCOMMIT AND CHAIN"
+);
+
+/// Goes back to before the look of [`COMMIT`].
+const NOT_YET: &str = "ROLLBACK TO SAVEPOINT leasehold_look; RELEASE SAVEPOINT leasehold_look";
+
 /// Transactions that are done under a lock of the same database, or not at all: the strongest fence there is.
 ///
-/// [`hold`](Self::hold) in a transaction of one's own, or the whole of it by
-/// [`Lock::run_in_transaction`](lock_core::Lock::run_in_transaction):
+/// The whole of it by [`Lock::run_in_transaction`](lock_core::Lock::run_in_transaction), or a transaction of one's own that
+/// [`begin`](Self::begin) begins. [`hold`](Self::hold) is for one that was begun otherwise:
 ///
 /// ```no_run
 /// # async fn example(pool: lock_postgres::sqlx::PgPool) -> Result<(), Box<dyn std::error::Error>> {
@@ -30,8 +55,7 @@ const REFUSED: &str = "refused by the fence of a lock";
 /// paid.await?;
 ///
 /// let lease = locks.lock("invoice-42").acquire().await?;
-/// let mut tx = pool.begin().await?;
-/// transactions.hold(&mut tx, &lease).await?;
+/// let mut tx = transactions.begin(&lease).await?;
 /// sqlx::query("DELETE FROM invoices WHERE id = 42").execute(&mut *tx).await?;
 /// tx.commit().await?;
 /// # Ok(()) }
@@ -40,8 +64,13 @@ const REFUSED: &str = "refused by the fence of a lock";
 pub struct PostgresTransactions {
     pool: PgPool,
     schema: Schema,
-    hold: Statement,
-    hold_in_snapshot: Statement,
+    hold: Guarding,
+    hold_in_snapshot: Guarding,
+    begin: Guarding,
+    commit: Guarding,
+    /// Whether the pool's transactions were seen to be of a level where one look isn't enough. A guess at the next one, which
+    /// costs a round trip if it is wrong.
+    snapshots: Arc<AtomicBool>,
 }
 
 impl PostgresTransactions {
@@ -60,9 +89,38 @@ impl PostgresTransactions {
     }
 
     fn of(pool: PgPool, schema: Schema) -> Self {
-        let hold = Statement::new(&schema, include_str!("../sql/fence_hold.sql"));
-        let hold_in_snapshot = Statement::new(&schema, include_str!("../sql/fence_hold_in_snapshot.sql"));
-        Self { pool, schema, hold, hold_in_snapshot }
+        let hold = Guarding::of(&schema, include_str!("../sql/fence_hold.sql"));
+        let hold_in_snapshot = Guarding::of(&schema, include_str!("../sql/fence_hold_in_snapshot.sql"));
+        let begin = Guarding::of(&schema, BEGIN);
+        let commit = Guarding::of(&schema, COMMIT);
+        Self { pool, schema, hold, hold_in_snapshot, begin, commit, snapshots: Arc::default() }
+    }
+
+    /// Begins a transaction that is done under this grant, as by [`hold`](Self::hold), in the one round trip that it takes to
+    /// begin any.
+    ///
+    /// With the isolation that the session has by default. `READ COMMITTED` is enough, since nobody else is at work; under
+    /// `REPEATABLE READ` and `SERIALIZABLE` it takes three round trips, and may end with
+    /// [`Contention`](lock_core::ErrorKind::Contention), see [`hold`](Self::hold).
+    ///
+    /// Cancel safe: what was begun is rolled back in the background.
+    ///
+    /// # Errors
+    /// [`FenceError::NotHeld`], [`FenceError::Invalid`] and [`FenceError::Store`]. The connection goes back to the pool.
+    pub async fn begin(&self, fence: &impl ToFence) -> Result<Transaction<'static, Postgres>, FenceError> {
+        let fence = fence.to_fence()?;
+        if !self.snapshots.load(Ordering::Relaxed) {
+            match begin(&self.pool, self.begin.about(&fence)).await {
+                Err(error) if says(&error, AGAIN) => self.snapshots.store(true, Ordering::Relaxed),
+                Err(error) if says(&error, REFUSED) => return Err(not_held(&fence)),
+                begun => return begun.map_err(|error| at(uncommitted(error, "locks").into(), Some(fence.lock()))),
+            }
+        }
+        let begun = begin(&self.pool, "BEGIN".to_owned()).await;
+        let mut transaction = begun.map_err(|error| at(uncommitted(error, "locks").into(), Some(fence.lock())))?;
+        let one_look_is_enough = self.hold_in(&mut transaction, &fence).await?;
+        self.snapshots.store(!one_look_is_enough, Ordering::Relaxed);
+        Ok(transaction)
     }
 
     /// From here to its end, this transaction is done under this grant: fails unless the grant holds its lock now, by the
@@ -90,16 +148,16 @@ impl PostgresTransactions {
         fence: &impl ToFence,
     ) -> Result<(), FenceError> {
         let fence = fence.to_fence()?;
-        self.hold_in(transaction, &fence).await
+        self.hold_in(transaction, &fence).await.map(drop)
     }
 
-    async fn hold_in(&self, connection: &mut PgConnection, fence: &Fence) -> Result<(), FenceError> {
-        let not_held = || NotHeld { lock: fence.lock().clone(), token: fence.token() }.into();
+    /// Whether one look was enough, which depends on the transaction's level.
+    async fn hold_in(&self, connection: &mut PgConnection, fence: &Fence) -> Result<bool, FenceError> {
         let error = match self.look(connection, fence).await {
-            Ok(true) => return Ok(()),
+            Ok(Some(one_look_is_enough)) => return Ok(one_look_is_enough),
             // By the server, which has failed the transaction as well.
-            Err(Failed::Statement(error)) if is_refusal(&error) => return Err(not_held()),
-            Ok(false) => not_held(),
+            Err(Failed::Statement(error)) if says(&error, REFUSED) => return Err(not_held(fence)),
+            Ok(None) => not_held(fence),
             Err(Failed::Statement(error)) => uncommitted(error, "locks").into(),
             Err(Failed::Answer(error)) => error.into(),
         };
@@ -107,18 +165,53 @@ impl PostgresTransactions {
         Err(at(error, Some(fence.lock())))
     }
 
-    /// `false` if the lock has no row.
-    async fn look(&self, connection: &mut PgConnection, fence: &Fence) -> Result<bool, Failed> {
-        let (lock, token) = (hex(fence.lock().as_str()), token(fence));
-        let values = [("lock", lock.as_str()), ("token", token.as_str())];
-        let rows = self.hold.run(connection, &values).await.map_err(Failed::Statement)?;
+    /// Whether one look was enough; nothing if the lock has no row.
+    async fn look(&self, connection: &mut PgConnection, fence: &Fence) -> Result<Option<bool>, Failed> {
+        let rows = self.hold.run(connection, fence).await.map_err(Failed::Statement)?;
         // The first row is the advisory lock's.
-        let Some(held) = rows.get(1) else { return Ok(false) };
+        let Some(held) = rows.get(1) else { return Ok(None) };
         if column::<&str>(held, "isolation").map_err(Failed::Answer)?.starts_with("read ") {
-            return Ok(true);
+            return Ok(Some(true));
         }
-        let rows = self.hold_in_snapshot.run(connection, &values).await.map_err(Failed::Statement)?;
-        Ok(!rows.is_empty())
+        let rows = self.hold_in_snapshot.run(connection, fence).await.map_err(Failed::Statement)?;
+        Ok(rows.first().map(|_| false))
+    }
+
+    /// In one message; `false` if nothing was done, since one look isn't enough.
+    async fn commit_at_once(&self, connection: &mut PgConnection, fence: &Fence) -> Result<bool, FenceError> {
+        if self.snapshots.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        let error = match self.commit.run(connection, fence).await {
+            Ok(_) => return Ok(true),
+            Err(error) => error,
+        };
+        if says(&error, REFUSED) {
+            return Err(not_held(fence));
+        }
+        if !says(&error, AGAIN) {
+            return Err(uncertain(error, fence));
+        }
+        let undone = sqlx::raw_sql(NOT_YET).execute(connection).await;
+        undone.map(|_| false).map_err(|error| at(uncommitted(error, "locks").into(), Some(fence.lock())))
+    }
+}
+
+/// A statement of the guard.
+#[derive(Clone, Debug)]
+struct Guarding(Statement);
+
+impl Guarding {
+    fn of(schema: &Schema, template: &str) -> Self {
+        Self(Statement::new(schema, template))
+    }
+
+    fn about(&self, fence: &Fence) -> String {
+        self.0.fill(&[("lock", &hex(fence.lock().as_str())), ("token", &token(fence))])
+    }
+
+    async fn run(&self, connection: &mut PgConnection, fence: &Fence) -> Result<Vec<PgRow>, sqlx::Error> {
+        sqlx::raw_sql(AssertSqlSafe(self.about(fence))).fetch_all(connection).await
     }
 }
 
@@ -129,32 +222,37 @@ enum Failed {
     Answer(StoreError),
 }
 
-/// Whether the server said that the grant holds its lock no more.
-fn is_refusal(error: &sqlx::Error) -> bool {
-    let refused = |answer: &PgDatabaseError| answer.code() == "22P02" && answer.message().contains(REFUSED);
-    answered(error).is_some_and(refused)
+fn not_held(fence: &Fence) -> FenceError {
+    NotHeld { lock: fence.lock().clone(), token: fence.token() }.into()
+}
+
+/// The error of a message that commits.
+fn uncertain(error: sqlx::Error, fence: &Fence) -> FenceError {
+    let applied = crate::error::applied(&error);
+    at(of_fence(error, applied, "locks").into(), Some(fence.lock()))
+}
+
+/// Whether the server failed with these words of ours.
+fn says(error: &sqlx::Error, words: &str) -> bool {
+    let said = |answer: &PgDatabaseError| answer.code() == "22P02" && answer.message().contains(words);
+    answered(error).is_some_and(said)
 }
 
 #[async_trait]
 impl Transactions for PostgresTransactions {
     type Transaction = Transaction<'static, Postgres>;
 
-    /// With the isolation that the session has by default. `READ COMMITTED` is enough, since nobody else is at work, and
-    /// spares those who are renewed meanwhile an end with [`Contention`](lock_core::ErrorKind::Contention); see
-    /// [`hold`](PostgresTransactions::hold).
     async fn begin(&self, fence: &Fence) -> Result<Self::Transaction, FenceError> {
-        let begun = self.pool.begin().await;
-        let mut transaction = begun.map_err(|error| at(uncommitted(error, "locks").into(), Some(fence.lock())))?;
-        self.hold_in(&mut transaction, fence).await?;
-        Ok(transaction)
+        Self::begin(self, fence).await
     }
 
+    /// In the one round trip of any commit; in three under `REPEATABLE READ` and `SERIALIZABLE`.
     async fn commit(&self, mut transaction: Self::Transaction, fence: &Fence) -> Result<(), FenceError> {
+        if self.commit_at_once(&mut transaction, fence).await? {
+            return Ok(());
+        }
         self.hold_in(&mut transaction, fence).await?;
-        transaction.commit().await.map_err(|error| {
-            let applied = crate::error::applied(&error);
-            at(of_fence(error, applied, "locks").into(), Some(fence.lock()))
-        })
+        transaction.commit().await.map_err(|error| uncertain(error, fence))
     }
 
     async fn roll_back(&self, transaction: Self::Transaction) -> Result<(), StoreError> {

@@ -1,5 +1,6 @@
 //! The check at the resource, where the data is in PostgreSQL: in the transaction that writes them.
 
+mod begin;
 mod builder;
 mod guard;
 mod register;
@@ -33,8 +34,12 @@ impl Statement {
         Self(Arc::new(schema.template(&lines.collect::<Vec<_>>().join("\n"))))
     }
 
+    fn fill(&self, values: &[(&str, &str)]) -> String {
+        self.0.fill(values)
+    }
+
     async fn run(&self, connection: &mut PgConnection, values: &[(&str, &str)]) -> Result<Vec<PgRow>, sqlx::Error> {
-        sqlx::raw_sql(AssertSqlSafe(self.0.fill(values))).fetch_all(connection).await
+        sqlx::raw_sql(AssertSqlSafe(self.fill(values))).fetch_all(connection).await
     }
 }
 

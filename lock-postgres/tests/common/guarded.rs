@@ -63,6 +63,22 @@ impl Stage {
         }
     }
 
+    /// Until somebody waits for the guard of this key.
+    pub(crate) async fn waited_for(&self, key: i64) {
+        while self.guards(key, "NOT granted").await == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// How many hold the guard of this key, or wait for it.
+    pub(crate) async fn guards(&self, key: i64, which: &str) -> i64 {
+        let guards = format!(
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND {which}
+             AND classid = ({key}::bigint >> 32 & 4294967295) AND objid = ({key}::bigint & 4294967295)"
+        );
+        self.place.number(&guards).await
+    }
+
     pub(crate) async fn clear(self) {
         self.ledger.pool.close().await;
         drop(self.locks);
@@ -72,4 +88,11 @@ impl Stage {
 
 pub(crate) fn not_held(outcome: Result<(), FenceError>) {
     assert!(matches!(&outcome, Err(FenceError::NotHeld(_))), "{outcome:?}");
+}
+
+/// The key of the guard that this transaction holds.
+pub(crate) async fn guard_key(tx: &mut sqlx::Transaction<'_, sqlx::Postgres>) -> i64 {
+    let key = "SELECT classid::bigint << 32 | objid::bigint FROM pg_locks
+        WHERE locktype = 'advisory' AND pid = pg_backend_pid()";
+    sqlx::query_scalar(key).fetch_one(&mut **tx).await.unwrap()
 }

@@ -1,0 +1,232 @@
+//! Transactions that are begun and committed under a lock in one message each: what they leave to the pool's connection.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what went wrong by failing")]
+
+mod common;
+
+use common::{
+    fence_of, give_back, granted,
+    guarded::{LEVELS, Stage, guard_key, not_held},
+    name,
+    pooler::in_time,
+    take, unique,
+};
+use lock_core::{Applied, ErrorKind, Fence, FenceError, LockProvider, Released, Transactions as _, Waiting};
+use lock_postgres::{
+    PostgresTransactions,
+    sqlx::{
+        self, PgPool,
+        postgres::{PgConnectOptions, PgPoolOptions},
+    },
+};
+
+/// A pool of one connection, whose transactions are of this level.
+struct Single {
+    pool: PgPool,
+    program: String,
+    transactions: PostgresTransactions,
+}
+
+impl Single {
+    async fn new(stage: &Stage, isolation: &str) -> Self {
+        let program = unique();
+        let options: PgConnectOptions = stage.place.url.parse().unwrap();
+        let options =
+            options.application_name(&program).options([("default_transaction_isolation", isolation.to_lowercase())]);
+        let pool = PgPoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
+        let transactions = stage.locks.transactions(pool.clone());
+        Self { pool, program, transactions }
+    }
+
+    /// Nothing is open in its session, though nobody uses it again.
+    async fn rests(&self, stage: &Stage) {
+        let open = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = '{}' AND state <> 'idle'",
+            self.program
+        );
+        in_time(async {
+            while stage.place.number(&open).await > 0 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+
+    /// A transaction without a lock is kept.
+    async fn works(&self, stage: &Stage) {
+        let before = stage.ledger.entries().await.len();
+        let mut tx = self.pool.begin().await.unwrap();
+        stage.ledger.write(&mut tx, "without a lock").await;
+        tx.commit().await.unwrap();
+        assert_eq!(stage.ledger.entries().await.len(), before + 1);
+    }
+}
+
+async fn a_refusal_leaves_no_transaction_behind() {
+    let stage = Stage::new().await;
+    let (request, grant) = take(&stage.locks, "x").await;
+    let token = grant.token.get();
+    for isolation in LEVELS {
+        let single = Single::new(&stage, isolation).await;
+        for fence in [format!("{}@x", token + 1), format!("{token}@unknown")] {
+            not_held(single.transactions.begin(&fence.parse::<Fence>().unwrap()).await.map(drop));
+            single.rests(&stage).await;
+            single.works(&stage).await;
+        }
+        let elsewhere = PostgresTransactions::new(single.pool.clone()).schema("no such schema").unwrap();
+        let Err(FenceError::Store(error)) = elsewhere.begin(&fence_of(&request, grant)).await else { panic!("begun") };
+        assert_eq!((error.kind(), error.applied()), (ErrorKind::NotReady, Applied::No), "{error}");
+        single.rests(&stage).await;
+        single.works(&stage).await;
+        single.pool.close().await;
+    }
+    stage.clear().await;
+}
+
+async fn a_beginning_that_is_broken_off_is_rolled_back() {
+    let stage = Stage::new().await;
+    let single = Single::new(&stage, LEVELS[0]).await;
+    let (request, grant) = take(&stage.locks, "x").await;
+    let fence = fence_of(&request, grant);
+    let mut tx = single.transactions.begin(&fence).await.unwrap();
+    let key = guard_key(&mut tx).await;
+    tx.rollback().await.unwrap();
+    // Where it waits for the guard, and at any moment before and after.
+    let mut alone = stage.place.admin.begin().await.unwrap();
+    sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(key).execute(&mut *alone).await.unwrap();
+    tokio::select! {
+        begun = single.transactions.begin(&fence) => panic!("{begun:?}"),
+        () = stage.waited_for(key) => {}
+    }
+    alone.rollback().await.unwrap();
+    single.rests(&stage).await;
+    assert_eq!(stage.guards(key, "true").await, 0);
+    let (mut broken_off, mut begun) = (0, 0);
+    while begun < 20 {
+        tokio::select! {
+            biased;
+            () = async { for _ in 0..broken_off * 10 { tokio::task::yield_now().await } } => broken_off += 1,
+            outcome = single.transactions.begin(&fence) => {
+                outcome.unwrap().rollback().await.unwrap();
+                begun += 1;
+            }
+        }
+    }
+    println!("{broken_off} were broken off");
+    drop(single.pool.acquire().await.unwrap());
+    single.rests(&stage).await;
+    assert_eq!(stage.guards(key, "true").await, 0);
+    single.works(&stage).await;
+    assert_eq!(stage.locks.release(&give_back(&request, grant)).await.unwrap(), Released::Released);
+    granted(stage.asked("x", Waiting::No).await);
+    single.pool.close().await;
+    stage.clear().await;
+}
+
+async fn the_look_of_a_beginning_comes_after_its_wait_for_the_guard() {
+    let stage = Stage::new().await;
+    for isolation in LEVELS {
+        let single = Single::new(&stage, isolation).await;
+        for round in 0..2 {
+            let (request, grant) = take(&stage.locks, "x").await;
+            let fence = fence_of(&request, grant);
+            let mut tx = stage.held(isolation, &fence).await;
+            let key = guard_key(&mut tx).await;
+            tx.rollback().await.unwrap();
+            let mut alone = stage.place.admin.begin().await.unwrap();
+            sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(key).execute(&mut *alone).await.unwrap();
+            let transactions = single.transactions.clone();
+            let beginning = tokio::spawn(async move { transactions.begin(&fence).await.map(drop) });
+            stage.waited_for(key).await;
+            assert!(stage.locks.force_release(&name("x")).await.unwrap());
+            alone.rollback().await.unwrap();
+            match beginning.await.unwrap() {
+                Err(FenceError::NotHeld(_)) => {}
+                Err(FenceError::Store(error)) if isolation != LEVELS[0] => {
+                    assert_eq!((error.kind(), error.applied()), (ErrorKind::Contention, Applied::No), "{error}");
+                }
+                other => panic!("{isolation}, {round}: it was over before the look: {other:?}"),
+            }
+            single.rests(&stage).await;
+        }
+        single.pool.close().await;
+    }
+    stage.clear().await;
+}
+
+async fn each_level_is_guarded_from_its_beginning_to_its_end() {
+    let stage = Stage::new().await;
+    for isolation in LEVELS {
+        let single = Single::new(&stage, isolation).await;
+        // The first finds out what the level is, and the next know it.
+        for round in 0..3 {
+            let (request, grant) = take(&stage.locks, isolation).await;
+            let fence = fence_of(&request, grant);
+            let mut tx = single.transactions.begin(&fence).await.unwrap();
+            let level: String = sqlx::query_scalar("SHOW transaction_isolation").fetch_one(&mut *tx).await.unwrap();
+            assert_eq!(level, isolation.to_lowercase());
+            stage.ledger.write(&mut tx, "kept").await;
+            single.transactions.commit(tx, &fence).await.unwrap();
+            single.rests(&stage).await;
+
+            let mut tx = single.transactions.begin(&fence).await.unwrap();
+            stage.ledger.write(&mut tx, "lost").await;
+            assert!(stage.locks.force_release(&name(isolation)).await.unwrap());
+            stage.refused(isolation).await;
+            match single.transactions.commit(tx, &fence).await {
+                Err(FenceError::NotHeld(_)) if isolation == LEVELS[0] => {}
+                // What it sees is from before.
+                Err(FenceError::Store(error)) if isolation != LEVELS[0] => {
+                    assert_eq!((error.kind(), error.applied()), (ErrorKind::Contention, Applied::No), "{error}");
+                }
+                other => panic!("{isolation}, {round}: {other:?}"),
+            }
+            single.rests(&stage).await;
+            not_held(single.transactions.begin(&fence).await.map(drop));
+            single.rests(&stage).await;
+            let (request, next) = take(&stage.locks, isolation).await;
+            assert!(next.token > grant.token);
+            stage.locks.release(&give_back(&request, next)).await.unwrap();
+        }
+        single.works(&stage).await;
+        single.pool.close().await;
+    }
+    let entries = stage.ledger.entries().await;
+    assert_eq!(entries.iter().filter(|entry| *entry == "kept").count(), 9, "{entries:?}");
+    assert!(!entries.iter().any(|entry| entry == "lost"));
+    stage.clear().await;
+}
+
+async fn a_transaction_of_another_level_than_expected_is_committed_rightly() {
+    let stage = Stage::new().await;
+    for expected in [LEVELS[0], LEVELS[2]] {
+        let single = Single::new(&stage, expected).await;
+        for isolation in LEVELS {
+            let lock = format!("{expected} {isolation}");
+            let (request, grant) = take(&stage.locks, &lock).await;
+            let fence = fence_of(&request, grant);
+            single.transactions.begin(&fence).await.unwrap().rollback().await.unwrap();
+            let mut tx = stage.held(isolation, &fence).await;
+            stage.ledger.write(&mut tx, &lock).await;
+            single.transactions.commit(tx, &fence).await.unwrap();
+            // Nor is one that nobody guarded until then.
+            let mut tx = stage.ledger.begin(isolation).await;
+            stage.ledger.write(&mut tx, "lost").await;
+            assert!(stage.locks.force_release(&request.name).await.unwrap());
+            let error = single.transactions.commit(tx, &fence).await.unwrap_err();
+            assert_eq!(error.applied(), Applied::No, "{error}");
+        }
+        single.pool.close().await;
+    }
+    let entries = stage.ledger.entries().await;
+    assert_eq!(entries.len(), 6, "{entries:?}");
+    assert!(!entries.iter().any(|entry| entry == "lost"));
+    stage.clear().await;
+}
+
+testbed::server_tests!(testbed::postgres =>
+    a_refusal_leaves_no_transaction_behind,
+    a_beginning_that_is_broken_off_is_rolled_back,
+    the_look_of_a_beginning_comes_after_its_wait_for_the_guard,
+    each_level_is_guarded_from_its_beginning_to_its_end,
+    a_transaction_of_another_level_than_expected_is_committed_rightly,
+);
