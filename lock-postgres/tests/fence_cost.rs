@@ -6,7 +6,7 @@ mod common;
 use std::time::Duration;
 
 use common::{Place, ask, fence_of, granted, seconds};
-use lock_core::{Clock, LockProvider, Pass, Resource, SystemClock, Transactions};
+use lock_core::{Clock, LockProvider, Pass, Resource, SystemClock, Transactions as _};
 use lock_postgres::{PostgresFences, sqlx};
 
 const ROUNDS: usize = 120;
@@ -43,6 +43,11 @@ async fn a_fenced_transaction_costs_little_more_than_a_plain_one() {
         tx.commit().await.unwrap();
     };
     let guarded = async || {
+        let mut tx = transactions.begin(&fence).await.unwrap();
+        write(&mut tx).await;
+        tx.commit().await.unwrap();
+    };
+    let held = async || {
         let mut tx = pool.begin().await.unwrap();
         transactions.hold(&mut tx, &fence).await.unwrap();
         write(&mut tx).await;
@@ -59,15 +64,16 @@ async fn a_fenced_transaction_costs_little_more_than_a_plain_one() {
         write(&mut tx).await;
         transactions.commit(tx, &fence).await.unwrap();
     };
-    let mut least = [f64::MAX; 4];
+    let mut least = [f64::MAX; 5];
     for batch in 1..=BATCHES {
-        let mut took: [Vec<Duration>; 5] = Default::default();
+        let mut took: [Vec<Duration>; 6] = Default::default();
         for _ in 0..ROUNDS {
-            took[0].push(timed(&plain).await);
-            took[1].push(timed(&with_a_round_trip).await);
-            took[2].push(timed(&guarded).await);
-            took[3].push(timed(&admitted).await);
-            took[4].push(timed(&under_the_lock).await);
+            took[0].push(timed(&pool, &plain).await);
+            took[1].push(timed(&pool, &with_a_round_trip).await);
+            took[2].push(timed(&pool, &guarded).await);
+            took[3].push(timed(&pool, &held).await);
+            took[4].push(timed(&pool, &admitted).await);
+            took[5].push(timed(&pool, &under_the_lock).await);
         }
         let [base, others @ ..] = took.map(|mut took| {
             took.sort();
@@ -75,23 +81,28 @@ async fn a_fenced_transaction_costs_little_more_than_a_plain_one() {
         });
         let ratios = others.map(|median| median.as_secs_f64() / base.as_secs_f64());
         println!(
-            "batch {batch}: BEGIN, UPDATE, COMMIT {base:?}; with SELECT 1 {:.2}x, with hold {:.2}x, with admit {:.2}x, \
-             begin and commit under the lock {:.2}x",
-            ratios[0], ratios[1], ratios[2], ratios[3]
+            "batch {batch}: BEGIN, UPDATE, COMMIT {base:?}; with SELECT 1 {:.2}x, begun under the lock {:.2}x, \
+             with hold {:.2}x, with admit {:.2}x, begun and committed under the lock {:.2}x",
+            ratios[0], ratios[1], ratios[2], ratios[3], ratios[4]
         );
         least = std::array::from_fn(|n| least[n].min(ratios[n]));
     }
-    let [_, guarded, admitted, under_the_lock] = least;
+    let [_, guarded, held, admitted, under_the_lock] = least;
+    println!("least: {least:.2?}");
+    // The guard is in messages that are sent anyway.
+    assert!(guarded < 1.3, "begun under the lock {guarded:.2}x");
     // A round trip and a look more: the quicker the disk answers the commit, the more that is in proportion.
-    assert!(guarded < 1.5 && admitted < 1.4, "with hold {guarded:.2}x, with admit {admitted:.2}x");
+    assert!(held < 1.5 && admitted < 1.4, "with hold {held:.2}x, with admit {admitted:.2}x");
     // It looks twice.
-    assert!(under_the_lock < 1.9, "{under_the_lock:.2}x");
+    assert!(under_the_lock < 1.7, "{under_the_lock:.2}x");
     pool.close().await;
     drop(locks);
     place.clear().await;
 }
 
-async fn timed(work: &impl AsyncFn()) -> Duration {
+/// From when the connection rests: what the one before left to be done isn't laid to its door.
+async fn timed(pool: &sqlx::PgPool, work: &impl AsyncFn()) -> Duration {
+    drop(pool.acquire().await.unwrap());
     let start = SystemClock.now();
     work().await;
     SystemClock.now().since(start)
