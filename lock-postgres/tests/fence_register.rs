@@ -7,7 +7,7 @@ use common::{PASSWORD, Place, ledger::Ledger};
 use lock_core::{
     Applied, ErrorKind, Fence, FenceError, FenceRegister, FencingToken, Operation, Pass, Resource, StoreError,
 };
-use lock_postgres::{PostgresFences, sqlx};
+use lock_postgres::{PostgresFences, PostgresLocks, sqlx};
 
 const LEVELS: [&str; 3] = ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"];
 
@@ -263,8 +263,11 @@ async fn a_role_that_may_not_create_uses_what_the_administrator_made() {
     let error = build().await.unwrap_err();
     assert_eq!((error.kind(), error.operation()), (ErrorKind::NotReady, Some(Operation::Connect)), "{error}");
     assert!(error.to_string().contains("PostgresFences::ddl"), "{error}");
-    for _ in 0..2 {
-        place.sql(&PostgresFences::ddl(&place.schema).unwrap()).await;
+    // Alone, and as one script with the locks'.
+    let ddl = PostgresFences::ddl(&place.schema).unwrap();
+    let both = PostgresLocks::ddl(&place.schema).unwrap() + &ddl;
+    for script in [&ddl, &ddl, &both, &both] {
+        place.sql(script).await;
     }
     let fences = build().await.unwrap();
     let error = store(fences.raise(&accounts(), &fence("5@x"), Pass::Again).await);
