@@ -10,9 +10,12 @@ use common::{
     pooler::in_time,
     take, unique,
 };
-use lock_core::{Applied, ErrorKind, Fence, FenceError, LockProvider, Released, Transactions as _, Waiting};
+use lock_core::{
+    Applied, ErrorKind, Fence, FenceError, FenceRegister, LockProvider, Pass, Released, Resource, Transactions as _,
+    Waiting,
+};
 use lock_postgres::{
-    PostgresTransactions,
+    PostgresFences, PostgresTransactions,
     sqlx::{
         self, PgPool,
         postgres::{PgConnectOptions, PgPoolOptions},
@@ -122,6 +125,30 @@ async fn a_beginning_that_is_broken_off_is_rolled_back() {
     stage.clear().await;
 }
 
+async fn a_raise_that_is_broken_off_is_rolled_back() {
+    let stage = Stage::new().await;
+    let single = Single::new(&stage, LEVELS[0]).await;
+    let fences = PostgresFences::builder(single.pool.clone()).schema(&stage.place.schema).build().await.unwrap();
+    let resource = Resource::new("accounts").unwrap();
+    let fence: Fence = "5@x".parse().unwrap();
+    let (mut broken_off, mut raised) = (0, 0);
+    while raised < 20 {
+        tokio::select! {
+            biased;
+            () = async { for _ in 0..broken_off * 10 { tokio::task::yield_now().await } } => broken_off += 1,
+            outcome = fences.raise(&resource, &fence, Pass::Again) => {
+                outcome.unwrap();
+                raised += 1;
+            }
+        }
+        drop(single.pool.acquire().await.unwrap());
+        single.rests(&stage).await;
+    }
+    single.works(&stage).await;
+    single.pool.close().await;
+    stage.clear().await;
+}
+
 async fn the_look_of_a_beginning_comes_after_its_wait_for_the_guard() {
     let stage = Stage::new().await;
     for isolation in LEVELS {
@@ -226,6 +253,7 @@ async fn a_transaction_of_another_level_than_expected_is_committed_rightly() {
 testbed::server_tests!(testbed::postgres =>
     a_refusal_leaves_no_transaction_behind,
     a_beginning_that_is_broken_off_is_rolled_back,
+    a_raise_that_is_broken_off_is_rolled_back,
     the_look_of_a_beginning_comes_after_its_wait_for_the_guard,
     each_level_is_guarded_from_its_beginning_to_its_end,
     a_transaction_of_another_level_than_expected_is_committed_rightly,

@@ -6,9 +6,9 @@ use async_trait::async_trait;
 use lock_core::{
     Applied, ErrorKind, Fence, FenceError, FenceRegister, LockName, Pass, Resource, StoreError, ToFence, admit,
 };
-use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, Transaction, postgres::PgRow};
+use sqlx::{PgConnection, PgPool, Postgres, Transaction, postgres::PgRow};
 
-use super::{FencesBuilder, Statement, at, builder, hex, of_fence, refuse, token, uncommitted};
+use super::{FencesBuilder, Statement, at, begin::begin, builder, hex, of_fence, refuse, token, uncommitted};
 use crate::{
     error,
     rows::{self, column},
@@ -155,8 +155,7 @@ impl PostgresFences {
     }
 
     async fn raise_alone(&self, resource: &Resource, fence: &Fence, pass: Pass) -> Result<(), FenceError> {
-        let begin = AssertSqlSafe(include_str!("../sql/fence_begin.sql"));
-        let begun = self.pool.begin_with(begin).await;
+        let begun = begin(&self.pool, include_str!("../sql/fence_begin.sql").to_owned()).await;
         let mut transaction = begun.map_err(|error| uncommitted(error, "fences"))?;
         self.admit_in(&mut transaction, resource, fence, pass).await?;
         let committed = transaction.commit().await;
