@@ -89,7 +89,7 @@ pub(crate) struct Template {
 }
 
 impl Template {
-    /// The statement with these values, which are numbers and digits only: nothing is quoted. One that isn't named is empty.
+    /// The statement with these values, which are safe as they are: nothing is quoted. One that isn't named is empty.
     pub(crate) fn fill(&self, values: &[(&str, &str)]) -> String {
         let mut filled = String::with_capacity(1024);
         for (text, name) in &self.pieces {

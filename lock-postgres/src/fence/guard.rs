@@ -12,7 +12,7 @@ use sqlx::{
     postgres::{PgDatabaseError, PgRow},
 };
 
-use super::{Statement, at, begin::begin, hex, of_fence, refuse, token, uncommitted};
+use super::{Statement, at, begin::begin, of_fence, quoted, refuse, token, uncommitted};
 use crate::{error::answered, provider::PostgresLocks, rows::column, statements::Schema};
 
 /// What `fence_hold.sql` fails with, in any language of the server's messages.
@@ -207,7 +207,7 @@ impl Guarding {
     }
 
     fn about(&self, fence: &Fence) -> String {
-        self.0.fill(&[("lock", &hex(fence.lock().as_str())), ("token", &token(fence))])
+        self.0.fill(&[("lock", &quoted(fence.lock().as_str())), ("token", &token(fence))])
     }
 
     async fn run(&self, connection: &mut PgConnection, fence: &Fence) -> Result<Vec<PgRow>, sqlx::Error> {

@@ -23,7 +23,8 @@ use crate::{
 /// A statement of the fence, for one schema.
 ///
 /// It goes in one message without parameters. With them it would be two, unless it was prepared: and what is prepared stays
-/// in the session, which a pooler may hand to others. Safe to execute: the schema's name is quoted, and all else are digits.
+/// in the session, which a pooler may hand to others. Safe to execute: the schema's name is quoted, and all else are digits, or
+/// letters that mean nothing in quotes.
 #[derive(Clone, Debug)]
 struct Statement(Arc<Template>);
 
@@ -52,6 +53,16 @@ fn hex(text: &str) -> String {
         hex.push(digit(byte & 15));
     }
     hex
+}
+
+/// Text as an expression, the quickest that is safe: what goes as digits is computed anew each time.
+fn quoted(text: &str) -> String {
+    let means_itself = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.:/@".contains(&byte);
+    if text.bytes().all(means_itself) {
+        format!("'{text}'")
+    } else {
+        format!("convert_from(decode('{}', 'hex'), 'UTF8')", hex(text))
+    }
 }
 
 /// Makes a transaction that was refused one that can't be committed, whatever its program does.
@@ -111,12 +122,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_go_as_digits_only_and_comments_stay_here() {
+    fn names_go_as_digits_unless_they_are_plain_and_comments_stay_here() {
         let name = "'; \\ $1 {{token}} é";
         assert_eq!(hex(name), "273b205c202431207b7b746f6b656e7d7d20c3a9");
         let statement = Statement::new(&Schema::usual(), include_str!("../sql/fence_hold.sql"));
-        let filled = statement.0.fill(&[("lock", &hex(name)), ("token", "5")]);
-        assert!(filled.contains("'273b20") && filled.contains("l.token = 5 AND"), "{filled}");
+        let filled = statement.0.fill(&[("lock", &quoted(name)), ("token", "5")]);
+        assert!(filled.contains("decode('273b20") && filled.contains("l.token = 5 AND"), "{filled}");
         assert!(!filled.contains("--") && !filled.contains("{{"), "{filled}");
+        assert_eq!(quoted("team/invoice-42:x.y_z@1"), "'team/invoice-42:x.y_z@1'");
+        for other in ["a'b", "a b", "a\\", "$$", "é", "{{token}}", "a\n"] {
+            assert!(quoted(other).starts_with("convert_from(decode('") && !quoted(other).contains(other), "{other}");
+        }
     }
 }

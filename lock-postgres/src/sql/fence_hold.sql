@@ -1,7 +1,7 @@
 -- Makes nobody else be granted this lock before the transaction ends, and then looks whether this grant still holds it. In one
 -- message, and two statements: the look must come after whatever was waited for, and so needs a later snapshot.
--- {{lock}} the name in hex digits; {{token}}
-SELECT pg_advisory_xact_lock_shared(hashtextextended(convert_from(decode('{{lock}}', 'hex'), 'UTF8') COLLATE "C", {{guards}}));
+-- {{lock}} the name, as text; {{token}}
+SELECT pg_advisory_xact_lock_shared(hashtextextended({{lock}} COLLATE "C", {{guards}}));
 -- If it holds the lock no more, this fails and the transaction with it: a process that stands still right then keeps nobody out.
 -- No row if the lock has none.
 SELECT CASE
@@ -10,6 +10,6 @@ SELECT CASE
     ELSE ('refused by the fence of a lock: roll back; ' || current_setting('transaction_isolation'))::integer::text
 END AS isolation
 FROM {{locks}} AS l
-WHERE l.name = convert_from(decode('{{lock}}', 'hex'), 'UTF8') COLLATE "C"
+WHERE l.name = {{lock}} COLLATE "C"
 -- Keeps the row from being deleted: nobody could say then who is guarded. Renewals and releases don't wait for it.
 FOR KEY SHARE OF l

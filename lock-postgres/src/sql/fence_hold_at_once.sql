@@ -1,6 +1,6 @@
 -- The two statements of fence_hold.sql where nobody reads the answer: whatever isn't a yes fails, and the message with it.
--- {{lock}} the name in hex digits; {{token}}
-SELECT pg_advisory_xact_lock_shared(hashtextextended(convert_from(decode('{{lock}}', 'hex'), 'UTF8') COLLATE "C", {{guards}}));
+-- {{lock}} the name, as text; {{token}}
+SELECT pg_advisory_xact_lock_shared(hashtextextended({{lock}} COLLATE "C", {{guards}}));
 SELECT coalesce(
     (
         SELECT CASE
@@ -11,7 +11,7 @@ SELECT coalesce(
                 THEN 0
         END
         FROM {{locks}} AS l
-        WHERE l.name = convert_from(decode('{{lock}}', 'hex'), 'UTF8') COLLATE "C"
+        WHERE l.name = {{lock}} COLLATE "C"
         FOR KEY SHARE OF l
     ),
     -- It doesn't hold the lock, or the lock has no row.
