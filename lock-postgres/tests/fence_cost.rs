@@ -11,7 +11,8 @@ use lock_postgres::{PostgresFences, sqlx};
 
 const ROUNDS: usize = 120;
 
-/// A machine that is busy with other things makes the difference look larger, never smaller: so the quietest of these counts.
+/// A machine that is busy with other things blurs the difference: so the least of these counts, which is a weak measure, and
+/// all are printed.
 const BATCHES: usize = 8;
 
 async fn a_fenced_transaction_costs_little_more_than_a_plain_one() {
