@@ -102,7 +102,7 @@ impl Template {
 }
 
 /// FNV-1a, 64 bits: the same in every version and process, which the hashers of `std` don't promise.
-fn fnv1a(text: &str) -> u64 {
+pub(crate) fn fnv1a(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 

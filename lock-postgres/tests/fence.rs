@@ -77,7 +77,8 @@ async fn a_transaction_that_comes_after_the_take_over_is_refused_and_keeps_nothi
     let _ = outlived.commit().await;
     not_held(stage.transactions.begin(&old).await.map(drop));
     let tx = stage.transactions.begin(&new).await.unwrap();
-    not_held(stage.transactions.commit(tx, &old).await);
+    let error = stage.transactions.commit(tx, &old).await.unwrap_err();
+    assert!(error.to_string().contains("had ended before"), "under another grant: {error}");
     assert!(stage.ledger.entries().await.is_empty());
     stage.clear().await;
 }

@@ -235,8 +235,7 @@ async fn a_transaction_of_another_level_than_expected_is_committed_rightly() {
             let mut tx = stage.held(isolation, &fence).await;
             stage.ledger.write(&mut tx, &lock).await;
             single.transactions.commit(tx, &fence).await.unwrap();
-            // Nor is one that nobody guarded until then.
-            let mut tx = stage.ledger.begin(isolation).await;
+            let mut tx = stage.held(isolation, &fence).await;
             stage.ledger.write(&mut tx, "lost").await;
             assert!(stage.locks.force_release(&request.name).await.unwrap());
             let error = single.transactions.commit(tx, &fence).await.unwrap_err();

@@ -3,11 +3,16 @@
 
 mod common;
 
-use common::{Place, fence_of, give_back, granted, guarded::Stage, take};
-use lock_core::{
-    Applied, ErrorKind, FenceError, Lease, LockProvider, Locks, ToFence, TransactionError, Transactions, Waiting,
+use common::{
+    Place, fence_of, give_back, granted,
+    guarded::{LEVELS, Stage},
+    take,
 };
-use lock_postgres::{PostgresTransactions, sqlx};
+use lock_core::{
+    Applied, ErrorKind, FenceError, Lease, LockProvider, Locks, Pass, Resource, ToFence, TransactionError,
+    Transactions, Waiting,
+};
+use lock_postgres::{PostgresFences, PostgresTransactions, sqlx};
 
 async fn a_savepoint_that_is_rolled_back_takes_its_guard_along() {
     use sqlx::Acquire as _;
@@ -61,6 +66,68 @@ async fn work_in_a_transaction_is_kept_under_its_lease_alone() {
     stage.clear().await;
 }
 
+async fn a_transaction_that_ended_before_is_told() {
+    use futures_util::FutureExt as _;
+    use sqlx::Acquire as _;
+    let stage = Stage::new().await;
+    let fences = PostgresFences::builder(stage.ledger.pool.clone()).schema(&stage.place.schema).build().await.unwrap();
+    let accounts = Resource::new("accounts").unwrap();
+    for isolation in LEVELS {
+        for how in ["nested", "COMMIT", "COMMIT; BEGIN"] {
+            let lock = format!("{isolation} {how}");
+            let (request, grant) = take(&stage.locks, &lock).await;
+            let fence = fence_of(&request, grant);
+            for end in ["hold", "admit", "commit", "roll_back"] {
+                let mut tx = stage.held(isolation, &fence).await;
+                stage.ledger.write(&mut tx, "under the lock").await;
+                if how == "nested" {
+                    // One that the server has answered already is ended properly.
+                    while tx.begin().now_or_never().is_some() {}
+                } else {
+                    sqlx::raw_sql(how).execute(&mut *tx).await.unwrap();
+                }
+                stage.ledger.write(&mut tx, "without it").await;
+                let outcome = match end {
+                    "hold" if how == "COMMIT; BEGIN" => continue,
+                    "admit" if how == "COMMIT; BEGIN" => continue,
+                    "hold" => stage.transactions.hold(&mut tx, &fence).await,
+                    "admit" => fences.admit(&mut tx, &accounts, &fence, Pass::Again).await,
+                    "commit" => stage.transactions.commit(tx, &fence).await,
+                    _ => stage.transactions.roll_back(tx).await.map_err(FenceError::from),
+                };
+                let Err(FenceError::Store(error)) = outcome else { panic!("{lock} {end}: {outcome:?}") };
+                assert_eq!(error.applied(), Applied::Maybe, "{lock} {end}: {error}");
+                assert!(error.to_string().contains("had ended before"), "{lock} {end}: {error}");
+            }
+        }
+    }
+    // It was right to say so.
+    assert!(stage.ledger.entries().await.iter().any(|entry| entry == "without it"));
+
+    let locks = Locks::new(stage.locks.clone());
+    for fails in [false, true] {
+        let work = locks.lock("x").run_in_transaction(&stage.transactions, async |tx, _lease: &Lease| {
+            sqlx::raw_sql("COMMIT").execute(&mut **tx).await.unwrap();
+            stage.ledger.write(tx, "after the end").await;
+            if fails { Err("failed") } else { Ok(()) }
+        });
+        let error = work.await.unwrap_err();
+        assert!(matches!(error, TransactionError::Fence(FenceError::Store(_))), "{error:?}");
+        assert_eq!(error.applied(), Applied::Maybe);
+    }
+    locks.settled().await;
+    // Several locks are held in one transaction, and it is committed under either.
+    let (x, y) = (take(&stage.locks, "several x").await, take(&stage.locks, "several y").await);
+    let (x, y) = (fence_of(&x.0, x.1), fence_of(&y.0, y.1));
+    for fence in [&x, &y] {
+        let mut tx = stage.transactions.begin(&x).await.unwrap();
+        stage.transactions.hold(&mut tx, &y).await.unwrap();
+        stage.transactions.hold(&mut tx, &x).await.unwrap();
+        stage.transactions.commit(tx, fence).await.unwrap();
+    }
+    stage.clear().await;
+}
+
 async fn a_commit_without_an_answer_may_have_been_applied() {
     let stage = Stage::new().await;
     let (request, grant) = take(&stage.locks, "x").await;
@@ -84,7 +151,7 @@ async fn a_commit_without_an_answer_may_have_been_applied() {
     });
     let cut = format!(
         "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-         WHERE pid = {pid} AND query LIKE '%COMMIT%' AND wait_event = 'PgSleep'"
+         WHERE pid = {pid} AND query LIKE 'SAVEPOINT leasehold_look%' AND wait_event = 'PgSleep'"
     );
     while stage.place.number(&cut).await == 0 {
         tokio::task::yield_now().await;
@@ -149,6 +216,7 @@ async fn a_lease_or_a_guard_is_a_fence() {
 testbed::server_tests!(testbed::postgres =>
     a_savepoint_that_is_rolled_back_takes_its_guard_along,
     work_in_a_transaction_is_kept_under_its_lease_alone,
+    a_transaction_that_ended_before_is_told,
     a_commit_without_an_answer_may_have_been_applied,
     a_missing_right_and_a_missing_table_are_told,
     a_lease_or_a_guard_is_a_fence,

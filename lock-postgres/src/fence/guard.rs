@@ -6,20 +6,40 @@ use std::sync::{
 };
 
 use async_trait::async_trait;
-use lock_core::{Applied, Fence, FenceError, NotHeld, StoreError, ToFence, Transactions};
+use lock_core::{Applied, Fence, FenceError, NotHeld, Operation, StoreError, ToFence, Transactions};
 use sqlx::{
     AssertSqlSafe, PgConnection, PgPool, Postgres, Transaction,
     postgres::{PgDatabaseError, PgRow},
 };
 
-use super::{Statement, at, begin::begin, of_fence, quoted, refuse, token, uncommitted};
-use crate::{error::answered, provider::PostgresLocks, rows::column, statements::Schema};
+use super::{Statement, at, begin::begin, ended, of_fence, quoted, refuse, token, uncommitted};
+use crate::{
+    error::answered,
+    provider::PostgresLocks,
+    rows::column,
+    statements::{Schema, fnv1a},
+};
 
 /// What `fence_hold.sql` fails with, in any language of the server's messages.
 const REFUSED: &str = "refused by the fence of a lock";
 
 /// What `fence_hold_at_once.sql` fails with where one look isn't enough.
 const AGAIN: &str = "the fence of a lock looks again";
+
+/// What `fence_marked.sql` fails with.
+const ENDED: &str = "the transaction under a lock has ended before";
+
+const HOLD: &str = concat!(include_str!("../sql/fence_in_transaction.sql"), include_str!("../sql/fence_hold.sql"));
+
+/// Whether the guarded transaction is open still.
+const OPEN: &str = concat!(include_str!("../sql/fence_in_transaction.sql"), include_str!("../sql/fence_marked.sql"));
+
+/// [`HOLD`] in a transaction that was guarded before.
+const HOLD_AGAIN: &str = concat!(
+    include_str!("../sql/fence_in_transaction.sql"),
+    include_str!("../sql/fence_marked.sql"),
+    include_str!("../sql/fence_hold.sql")
+);
 
 /// The guard comes before `BEGIN`, which takes what its message did so far into the transaction (PostgreSQL manual, 55.2.2.1):
 /// so a refusal leaves no transaction behind. The driver doesn't roll one back whose beginning failed.
@@ -28,6 +48,7 @@ const BEGIN: &str = concat!(include_str!("../sql/fence_hold_at_once.sql"), "BEGI
 /// The next transaction, which is empty, is for the driver: it rolls one back when it is told nothing of a commit.
 const COMMIT: &str = concat!(
     "SAVEPOINT leasehold_look;\n",
+    include_str!("../sql/fence_marked.sql"),
     include_str!("../sql/fence_hold_at_once.sql"),
     "RELEASE SAVEPOINT leasehold_look;\nCOMMIT AND CHAIN"
 );
@@ -65,6 +86,8 @@ pub struct PostgresTransactions {
     pool: PgPool,
     schema: Schema,
     hold: Guarding,
+    hold_again: Guarding,
+    open: String,
     hold_in_snapshot: Guarding,
     begin: Guarding,
     commit: Guarding,
@@ -89,11 +112,14 @@ impl PostgresTransactions {
     }
 
     fn of(pool: PgPool, schema: Schema) -> Self {
-        let hold = Guarding::of(&schema, include_str!("../sql/fence_hold.sql"));
+        let hold = Guarding::of(&schema, HOLD);
+        let hold_again = Guarding::of(&schema, HOLD_AGAIN);
+        // The mark of whichever grant.
+        let open = Statement::new(&schema, OPEN).fill(&[("mark", "@")]);
         let hold_in_snapshot = Guarding::of(&schema, include_str!("../sql/fence_hold_in_snapshot.sql"));
         let begin = Guarding::of(&schema, BEGIN);
         let commit = Guarding::of(&schema, COMMIT);
-        Self { pool, schema, hold, hold_in_snapshot, begin, commit, snapshots: Arc::default() }
+        Self { pool, schema, hold, hold_again, open, hold_in_snapshot, begin, commit, snapshots: Arc::default() }
     }
 
     /// Begins a transaction that is done under this grant, as by [`hold`](Self::hold), in the one round trip that it takes to
@@ -118,7 +144,7 @@ impl PostgresTransactions {
         }
         let begun = begin(&self.pool, "BEGIN".to_owned()).await;
         let mut transaction = begun.map_err(|error| at(uncommitted(error, "locks").into(), Some(fence.lock())))?;
-        let one_look_is_enough = self.hold_in(&mut transaction, &fence).await?;
+        let one_look_is_enough = self.hold_in(&mut transaction, &self.hold, &fence).await?;
         self.snapshots.store(!one_look_is_enough, Ordering::Relaxed);
         Ok(transaction)
     }
@@ -141,22 +167,25 @@ impl PostgresTransactions {
     /// Cancel safe: at most the lock stays held until the transaction ends.
     ///
     /// # Errors
-    /// [`FenceError::NotHeld`], [`FenceError::Invalid`] and [`FenceError::Store`]: none has written anything.
+    /// [`FenceError::NotHeld`], [`FenceError::Invalid`] and [`FenceError::Store`]: none has written anything. One that
+    /// [may have been applied](Applied::Maybe) says that no transaction is open any more (the program ended it by itself, or
+    /// dropped a nested one while it was being begun): what it wrote since may stand.
     pub async fn hold(
         &self,
         transaction: &mut Transaction<'_, Postgres>,
         fence: &impl ToFence,
     ) -> Result<(), FenceError> {
         let fence = fence.to_fence()?;
-        self.hold_in(transaction, &fence).await.map(drop)
+        self.hold_in(transaction, &self.hold, &fence).await.map(drop)
     }
 
     /// Whether one look was enough, which depends on the transaction's level.
-    async fn hold_in(&self, connection: &mut PgConnection, fence: &Fence) -> Result<bool, FenceError> {
-        let error = match self.look(connection, fence).await {
+    async fn hold_in(&self, connection: &mut PgConnection, hold: &Guarding, fence: &Fence) -> Result<bool, FenceError> {
+        let error = match self.look(connection, hold, fence).await {
             Ok(Some(one_look_is_enough)) => return Ok(one_look_is_enough),
             // By the server, which has failed the transaction as well.
             Err(Failed::Statement(error)) if says(&error, REFUSED) => return Err(not_held(fence)),
+            Err(Failed::Statement(error)) if has_ended(&error) => ended(error).into(),
             Ok(None) => not_held(fence),
             Err(Failed::Statement(error)) => uncommitted(error, "locks").into(),
             Err(Failed::Answer(error)) => error.into(),
@@ -166,8 +195,13 @@ impl PostgresTransactions {
     }
 
     /// Whether one look was enough; nothing if the lock has no row.
-    async fn look(&self, connection: &mut PgConnection, fence: &Fence) -> Result<Option<bool>, Failed> {
-        let rows = self.hold.run(connection, fence).await.map_err(Failed::Statement)?;
+    async fn look(
+        &self,
+        connection: &mut PgConnection,
+        hold: &Guarding,
+        fence: &Fence,
+    ) -> Result<Option<bool>, Failed> {
+        let rows = hold.run(connection, fence).await.map_err(Failed::Statement)?;
         // The first row is the advisory lock's.
         let Some(held) = rows.get(1) else { return Ok(None) };
         if column::<&str>(held, "isolation").map_err(Failed::Answer)?.starts_with("read ") {
@@ -189,6 +223,9 @@ impl PostgresTransactions {
         if says(&error, REFUSED) {
             return Err(not_held(fence));
         }
+        if has_ended(&error) {
+            return Err(at(ended(error).into(), Some(fence.lock())));
+        }
         if !says(&error, AGAIN) {
             return Err(uncertain(error, fence));
         }
@@ -207,7 +244,9 @@ impl Guarding {
     }
 
     fn about(&self, fence: &Fence) -> String {
-        self.0.fill(&[("lock", &quoted(fence.lock().as_str())), ("token", &token(fence))])
+        let token = token(fence);
+        let mark = format!("{token}@{:016x};", fnv1a(fence.lock().as_str()));
+        self.0.fill(&[("lock", &quoted(fence.lock().as_str())), ("token", &token), ("mark", &mark)])
     }
 
     async fn run(&self, connection: &mut PgConnection, fence: &Fence) -> Result<Vec<PgRow>, sqlx::Error> {
@@ -232,6 +271,11 @@ fn uncertain(error: sqlx::Error, fence: &Fence) -> FenceError {
     at(of_fence(error, applied, "locks").into(), Some(fence.lock()))
 }
 
+/// Whether the server says that the guarded transaction isn't open any more, or that none is.
+fn has_ended(error: &sqlx::Error) -> bool {
+    says(error, ENDED) || answered(error).is_some_and(|answer| answer.code() == "25P01")
+}
+
 /// Whether the server failed with these words of ours.
 fn says(error: &sqlx::Error, words: &str) -> bool {
     let said = |answer: &PgDatabaseError| answer.code() == "22P02" && answer.message().contains(words);
@@ -247,18 +291,27 @@ impl Transactions for PostgresTransactions {
     }
 
     /// In the one round trip of any commit; in three under `REPEATABLE READ` and `SERIALIZABLE`.
+    ///
+    /// Of a transaction that [`begin`](PostgresTransactions::begin) or [`hold`](PostgresTransactions::hold) guarded with this
+    /// fence; of any other it is told that the guarded one has ended before, and may have been kept.
     async fn commit(&self, mut transaction: Self::Transaction, fence: &Fence) -> Result<(), FenceError> {
         if self.commit_at_once(&mut transaction, fence).await? {
             return Ok(());
         }
-        self.hold_in(&mut transaction, fence).await?;
+        self.hold_in(&mut transaction, &self.hold_again, fence).await?;
         transaction.commit().await.map_err(|error| uncertain(error, fence))
     }
 
-    async fn roll_back(&self, transaction: Self::Transaction) -> Result<(), StoreError> {
-        let rolled_back = transaction.rollback().await;
-        rolled_back
-            .map_err(|error| of_fence(error, Applied::No, "locks").at("postgres", lock_core::Operation::Fence, None))
+    /// A transaction that had ended before is not told of if another one that the work began has failed since: the server
+    /// answers nothing in that.
+    async fn roll_back(&self, mut transaction: Self::Transaction) -> Result<(), StoreError> {
+        let open = sqlx::raw_sql(AssertSqlSafe(self.open.as_str())).execute(&mut *transaction).await;
+        let rolled_back = transaction.rollback().await.map_err(|error| of_fence(error, Applied::No, "locks"));
+        let outcome = match open {
+            Err(error) if has_ended(&error) => Err(ended(error)),
+            _ => rolled_back,
+        };
+        outcome.map_err(|error| error.at("postgres", Operation::Fence, None))
     }
 }
 

@@ -61,7 +61,7 @@ fn quoted(text: &str) -> String {
     if text.bytes().all(means_itself) {
         format!("'{text}'")
     } else {
-        format!("convert_from(decode('{}', 'hex'), 'UTF8')", hex(text))
+        format!("pg_catalog.convert_from(pg_catalog.decode('{}', 'hex'), 'UTF8')", hex(text))
     }
 }
 
@@ -91,6 +91,8 @@ fn of_fence(error: sqlx::Error, applied: Applied, table: &str) -> StoreError {
             (ErrorKind::Denied, message)
         }
         "42P01" | "3F000" if table == "fences" => (ErrorKind::NotReady, unready(said, "PostgresFences::ddl")),
+        // Only statements that need a transaction say so.
+        "25P01" => return ended(error),
         "25P02" => {
             let message = "the transaction has failed before, and can only be rolled back".to_owned();
             (ErrorKind::Other, message)
@@ -103,6 +105,12 @@ fn of_fence(error: sqlx::Error, applied: Applied, table: &str) -> StoreError {
     };
     let new = if applied == Applied::No { StoreError::refused } else { StoreError::unknown };
     new(kind, message).caused_by(error)
+}
+
+/// The error of a transaction that its work ended, or its driver for it, before we did.
+fn ended(error: sqlx::Error) -> StoreError {
+    let message = "the transaction had ended before: what was written since may stand, without the fence of its lock";
+    StoreError::unknown(ErrorKind::Other, message.to_owned()).caused_by(error)
 }
 
 /// Says where it happened.
@@ -131,7 +139,11 @@ mod tests {
         assert!(!filled.contains("--") && !filled.contains("{{"), "{filled}");
         assert_eq!(quoted("team/invoice-42:x.y_z@1"), "'team/invoice-42:x.y_z@1'");
         for other in ["a'b", "a b", "a\\", "$$", "é", "{{token}}", "a\n"] {
-            assert!(quoted(other).starts_with("convert_from(decode('") && !quoted(other).contains(other), "{other}");
+            assert!(
+                quoted(other).starts_with("pg_catalog.convert_from(pg_catalog.decode('")
+                    && !quoted(other).contains(other),
+                "{other}"
+            );
         }
     }
 }

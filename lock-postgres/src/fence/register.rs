@@ -54,7 +54,10 @@ impl PostgresFences {
         let statement = |template| Statement::new(&schema, template);
         Self {
             pool,
-            look: statement(include_str!("../sql/fence_look.sql")),
+            look: statement(concat!(
+                include_str!("../sql/fence_in_transaction.sql"),
+                include_str!("../sql/fence_look.sql")
+            )),
             first: statement(include_str!("../sql/fence_first.sql")),
             higher: statement(include_str!("../sql/fence_raise.sql")),
             highest: statement(include_str!("../sql/fence_highest.sql")),
@@ -101,7 +104,8 @@ impl PostgresFences {
     ///
     /// # Errors
     /// [`FenceError::Stale`], [`FenceError::OtherLock`], [`FenceError::Invalid`] and [`FenceError::Store`]: none has written
-    /// anything. [`ErrorKind::Corrupt`] if the register holds what no version of this writes.
+    /// anything. One that [may have been applied](Applied::Maybe) says that no transaction is open any more: what was written
+    /// since may stand. [`ErrorKind::Corrupt`] if the register holds what no version of this writes.
     pub async fn admit(
         &self,
         transaction: &mut Transaction<'_, Postgres>,

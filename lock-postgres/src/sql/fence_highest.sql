@@ -2,4 +2,4 @@
 -- {{resource}} its name in hex digits
 SELECT f.lock::text AS lock, f.token
 FROM {{fences}} AS f
-WHERE f.resource = convert_from(decode('{{resource}}', 'hex'), 'UTF8') COLLATE "C"
+WHERE f.resource = pg_catalog.convert_from(pg_catalog.decode('{{resource}}', 'hex'), 'UTF8') COLLATE "C"

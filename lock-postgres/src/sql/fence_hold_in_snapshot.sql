@@ -3,9 +3,9 @@
 -- {{lock}} the name, as text; {{token}}
 SAVEPOINT leasehold_look;
 SELECT CASE
-    WHEN l.token = {{token}} AND l.owner IS NOT NULL AND l.expires_at > clock_timestamp()
-        THEN current_setting('transaction_isolation')
-    ELSE ('refused by the fence of a lock: roll back; ' || current_setting('transaction_isolation'))::integer::text
+    WHEN l.token = {{token}} AND l.owner IS NOT NULL AND l.expires_at > pg_catalog.clock_timestamp()
+        THEN pg_catalog.current_setting('transaction_isolation')
+    ELSE ('refused by the fence of a lock: roll back; ' || pg_catalog.current_setting('transaction_isolation'))::integer::text
 END AS isolation
 FROM {{locks}} AS l
 WHERE l.name = {{lock}} COLLATE "C"
