@@ -70,7 +70,7 @@ async fn a_guarded_transaction_and_a_register_work_behind_a_pooler() {
 
     // Nothing stays in the sessions that others get.
     let left: i64 = {
-        let sql = "SELECT (SELECT count(*) FROM pg_prepared_statements) + (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory')";
+        let sql = "SELECT (SELECT count(*) FROM pg_prepared_statements) + (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid())";
         let mut connection = pool.acquire().await.unwrap();
         let row = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_one(&mut *connection).await.unwrap();
         sqlx::Row::get(&row, 0)

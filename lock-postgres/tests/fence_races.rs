@@ -160,14 +160,21 @@ async fn two_holders_are_never_inside_at_once() {
             tokio::spawn(async move { race.holder(number, until).await })
         })
         .collect();
-    let delete = format!("SET lock_timeout = 20; DELETE FROM \"{}\".locks", place.schema);
+    let delete = format!("SET LOCAL lock_timeout = 20; DELETE FROM \"{}\".locks", place.schema);
     let (mut forced, mut deleted) = (0, 0);
     while SystemClock.now() < until {
         pass(Duration::from_millis(70)).await;
         forced += u32::from(race.locks.force_release(&name("x")).await.is_ok_and(|held| held));
         pass(Duration::from_millis(90)).await;
         // By somebody who isn't one of us.
-        deleted += u32::from(sqlx::raw_sql(sqlx::AssertSqlSafe(delete.clone())).execute(&place.admin).await.is_ok());
+        let mut admin = place.admin.begin().await.unwrap();
+        match sqlx::raw_sql(sqlx::AssertSqlSafe(delete.clone())).execute(&mut *admin).await {
+            Ok(_) => {
+                admin.commit().await.unwrap();
+                deleted += 1;
+            }
+            Err(_) => admin.rollback().await.unwrap(),
+        }
     }
     for holder in holders {
         holder.await.unwrap();
