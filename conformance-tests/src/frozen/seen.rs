@@ -105,6 +105,7 @@ mod tests {
             refused: 2,
             writers: 3,
             holders_frozen: 3,
+            mid_write: 1,
             takeovers: 2,
             ..Seen::of(&History::default(), 0, Duration::ZERO, 7)
         };
@@ -114,6 +115,7 @@ mod tests {
             Seen { refused: 1, ..enough.clone() },
             Seen { writers: 2, ..enough.clone() },
             Seen { holders_frozen: 2, ..enough.clone() },
+            Seen { mid_write: 0, ..enough.clone() },
             Seen { takeovers: 1, ..enough.clone() },
         ];
         for seen in less {
