@@ -106,7 +106,7 @@ async fn a_fenced_write_costs_about_as_much_as_a_plain_one() {
         ratio(held),
         ratio(fenced)
     );
-    assert!(ratio(held) < 3.0 && ratio(fenced) < 3.0, "{} {}", ratio(held), ratio(fenced));
+    assert!(ratio(held) < 1.6 && ratio(fenced) < 1.6, "{} {}", ratio(held), ratio(fenced));
 }
 
 testbed::server_tests!(testbed::tests::private_etcd_can_be_had =>

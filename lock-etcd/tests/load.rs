@@ -83,7 +83,7 @@ async fn a_hand_off_is_quick() {
     let place = Place::alone().await;
     let (ours, theirs) = (ours(&place, 100).await, theirs(&place, 100).await);
     println!("hand-off, median of 100: ours {ours:.2?}, the driver's lock() {theirs:.2?}");
-    assert!(ours < Duration::from_millis(250), "{ours:?}");
+    assert!(ours < Duration::from_millis(50).max(theirs * 3), "{ours:?}, theirs {theirs:?}");
 }
 
 testbed::server_tests!(testbed::tests::private_etcd_can_be_had =>

@@ -159,7 +159,7 @@ async fn renewals_and_other_locks_are_not_held_up() {
     took.sort();
     println!("groups of 51 and a renewal, beside open guarded transactions: median {:?}, max {:?}", took[10], took[19]);
     // A row that was waited for would have cost 250 ms each time.
-    assert!(took[10] < seconds(1), "{took:?}");
+    assert!(took[10] < Duration::from_millis(150), "{took:?}");
     assert_eq!(stage.locks.release(&give_back(&kept, grant)).await.unwrap(), Released::Released);
     drop((over, open));
     stage.clear().await;

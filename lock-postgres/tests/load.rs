@@ -78,8 +78,12 @@ async fn a_released_lock_is_handed_to_a_waiter_at_once() {
     let clients = [alone.client().await, alone.client().await];
     let ttl = Duration::from_secs(30);
     let mut held = clients[0].lock("x").ttl(ttl).acquire().await.unwrap();
-    let mut took = Vec::new();
+    let (mut took, mut pairs) = (Vec::new(), Vec::new());
     for round in 1..=101 {
+        // What a hand-off consists of, but for the event between: how quick the machine is just now.
+        let begun = SystemClock.now();
+        clients[0].lock("alone").ttl(ttl).acquire().await.unwrap().release().await.unwrap();
+        pairs.push(SystemClock.now().since(begun));
         let before = alone.statements().await;
         let waiting = tokio::spawn(clients[round % 2].lock("x").ttl(ttl).acquire());
         // The waiter has asked twice and listens: it sleeps now.
@@ -93,9 +97,17 @@ async fn a_released_lock_is_handed_to_a_waiter_at_once() {
         took.push(SystemClock.now().since(released));
     }
     took.sort();
+    pairs.sort();
+    let pair = pairs[pairs.len() / 2];
     let at = |percent: usize| took[(took.len() - 1) * percent / 100];
-    println!("hand-off over {} rounds: p50 {:?}, p90 {:?}, max {:?}", took.len(), at(50), at(90), at(100));
-    assert!(at(50) < Duration::from_millis(250), "p50 {:?}", at(50));
+    println!(
+        "hand-off over {} rounds: p50 {:?}, p90 {:?}, max {:?}; alone {pair:?}",
+        took.len(),
+        at(50),
+        at(90),
+        at(100)
+    );
+    assert!(at(50) < Duration::from_millis(10).max(pair * 5), "p50 {:?}, alone {pair:?}", at(50));
 }
 
 testbed::server_tests!(testbed::tests::private_postgres_can_be_had =>

@@ -97,7 +97,7 @@ async fn a_fenced_write_takes_about_as_long_as_a_plain_one() {
         ratio(guarded),
         ratio(registered)
     );
-    assert!(ratio(guarded) < 3.0 && ratio(registered) < 3.0);
+    assert!(ratio(guarded) < 1.5 && ratio(registered) < 1.5);
 
     const AT_ONCE: usize = 200;
     let (mut plain, mut registered) = (Vec::new(), Vec::new());

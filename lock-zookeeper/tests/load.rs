@@ -162,7 +162,7 @@ async fn a_hand_off_takes_milliseconds() {
     }
     let theirs = median(times);
     println!("from the release to the other's grant, p50 of {ROUNDS}: {ours:.2?}; the driver's own lock: {theirs:.2?}");
-    assert!(ours < Duration::from_millis(250), "{ours:?}");
+    assert!(ours < Duration::from_millis(20).max(theirs * 3), "{ours:?}, theirs {theirs:?}");
 }
 
 async fn connect(server: &Server) -> Client {
