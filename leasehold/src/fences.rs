@@ -6,6 +6,16 @@ use lock_core::{FenceRegister, MemoryFences, StoreError};
 
 use crate::connect::{not_here, scheme};
 
+/// The register, which counts what it refuses where that feature is on.
+macro_rules! counted {
+    ($register:expr) => {{
+        let register = $register;
+        #[cfg(feature = "metrics")]
+        let register = register.observer(Arc::new(crate::metrics::Metrics));
+        Arc::new(register)
+    }};
+}
+
 /// The register of fences of the store that the URL names, once it was reached: the same URLs as those of
 /// [`connect`](crate::connect).
 ///
@@ -31,7 +41,7 @@ use crate::connect::{not_here, scheme};
 pub async fn connect_fences(url: &str) -> Result<Arc<dyn FenceRegister>, StoreError> {
     let scheme = scheme(url)?;
     Ok(match scheme.as_str() {
-        "memory" => Arc::new(MemoryFences::new()),
+        "memory" => counted!(MemoryFences::new()),
         #[cfg(feature = "sqlite")]
         "sqlite" => Arc::new(lock_sqlite::SqliteFences::connect(url).await?),
         #[cfg(feature = "postgres")]

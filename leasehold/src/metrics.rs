@@ -7,11 +7,12 @@
 //! | `leasehold_hold_seconds` | histogram | `outcome`: `released`, `lost` |
 //! | `leasehold_losses_total` | counter | `reason`: `expired`, `not_ours`, `at_most_for`, `other` |
 //! | `leasehold_renewals_total` | counter | `outcome`: `renewed`, `failed` |
+//! | `leasehold_fences_refused_total` | counter | `reason`: `stale`, `used`, `other_lock`, `not_held`, `invalid`, `other` |
 //!
 //! All have `store` (`postgres`…) and `class` as well: what [`Lock::class`](crate::Lock::class) said, for
 //! `#[locked(name = "mail-{shard}")]` the name as it is written there, otherwise empty. Names of locks are never labels.
 
-use lock_core::{Event, LossReason, Observer};
+use lock_core::{Event, LossReason, Observer, RefusalReason};
 
 /// Counts what happens to locks. [`connect`](crate::connect) has it by itself where the feature `metrics` is on; a client
 /// that is made by hand is given it by [`LocksBuilder::observer`](crate::LocksBuilder::observer).
@@ -52,8 +53,20 @@ impl Observer for Metrics {
                 time("leasehold_hold_seconds", "lost", held.as_secs_f64());
             }
             Event::Released { held } => time("leasehold_hold_seconds", "released", held.as_secs_f64()),
+            Event::FenceRefused { reason } => count("leasehold_fences_refused_total", "reason", refusal_label(reason)),
             _ => {}
         }
+    }
+}
+
+fn refusal_label(reason: RefusalReason) -> &'static str {
+    match reason {
+        RefusalReason::Stale => "stale",
+        RefusalReason::Used => "used",
+        RefusalReason::OtherLock => "other_lock",
+        RefusalReason::NotHeld => "not_held",
+        RefusalReason::Invalid => "invalid",
+        _ => "other",
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use leasehold::prelude::*;
+use leasehold::{Pass, Resource, prelude::*};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 
 #[test]
@@ -25,6 +25,13 @@ fn what_happens_to_locks_is_counted_by_store_and_class() {
             assert!(lost.is_err());
             let tick = || locks.lock("invoice-7").tick(Tick(1)).run_or_skip(|_| async {});
             assert!(tick().await.unwrap().ran().is_some() && tick().await.unwrap().skipped().is_some());
+
+            let fences = leasehold::connect_fences("memory:").await.unwrap();
+            let accounts = Resource::new("accounts").unwrap();
+            for (fence, passes) in [("5@accounts", true), ("4@accounts", false), ("9@other", false)] {
+                let raised = fences.raise(&accounts, &fence.parse().unwrap(), Pass::Again).await;
+                assert_eq!(raised.is_ok(), passes, "{fence}");
+            }
         });
     });
     let mut seen: Vec<String> = snapshots
@@ -54,6 +61,8 @@ fn what_happens_to_locks_is_counted_by_store_and_class() {
             "leasehold_acquires_total {class=,outcome=finished,store=memory} 1",
             "leasehold_acquires_total {class=invoice,outcome=acquired,store=memory} 3",
             "leasehold_acquires_total {class=invoice,outcome=busy,store=memory} 1",
+            "leasehold_fences_refused_total {class=,reason=other_lock,store=memory} 1",
+            "leasehold_fences_refused_total {class=,reason=stale,store=memory} 1",
             "leasehold_hold_seconds {class=,outcome=released,store=memory} 1 times",
             "leasehold_hold_seconds {class=invoice,outcome=lost,store=memory} 1 times",
             "leasehold_hold_seconds {class=invoice,outcome=released,store=memory} 2 times",

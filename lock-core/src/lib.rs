@@ -33,8 +33,8 @@ pub use clock::{Clock, Moment, SystemClock, TestClock};
 pub use entropy::{Entropy, OsEntropy, SeededEntropy};
 pub use error::{Applied, ErrorKind, Operation, StoreError};
 pub use fence::{
-    Fence, FenceError, FenceRegister, InvalidFence, MemoryFences, NotHeld, OtherLock, Pass, Resource, Stale, ToFence,
-    admit,
+    Fence, FenceError, FenceRegister, FenceReport, InvalidFence, MemoryFences, NotHeld, OtherLock, Pass, RefusalReason,
+    Resource, Stale, ToFence, admit,
 };
 pub use group::Grouped;
 pub use listen::{EventSource, Heard, Listener};

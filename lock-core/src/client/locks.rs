@@ -51,7 +51,7 @@ pub(super) struct Client {
     pub(super) timing: Timing,
     pub(super) queues: Arc<LocalQueues>,
     pub(super) keeper: Arc<Keeper>,
-    watched: Watched,
+    pub(super) watched: Watched,
     /// Releases that nobody awaits. Always closed, which means that it can be waited for.
     pub(super) behind: TaskTracker,
 }

@@ -19,5 +19,6 @@ pub use guard::{LeaseGuard, ReleaseOutcome};
 pub use lease::Lease;
 pub use lock::Lock;
 pub use locks::{Locks, LocksBuilder};
+pub(crate) use observer::Watched;
 pub use observer::{Event, Observer};
 pub use transaction::{TransactionError, Transactions};

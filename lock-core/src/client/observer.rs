@@ -8,7 +8,10 @@ use std::{
 };
 
 use super::error::{LockError, LossReason};
-use crate::error::ErrorKind;
+use crate::{
+    error::ErrorKind,
+    fence::{FenceError, RefusalReason},
+};
 
 /// Is told what happens to the locks of one client, for metrics: see [`LocksBuilder::observer`](crate::LocksBuilder::observer).
 ///
@@ -60,6 +63,12 @@ pub enum Event {
         /// From the request that was granted to the release.
         held: Duration,
     },
+    /// A write was refused by its fence: told by the register or guard that refused it, without a class, or by
+    /// [`run_in_transaction`](crate::Lock::run_in_transaction), with its lock's.
+    FenceRefused {
+        /// Why.
+        reason: RefusalReason,
+    },
 }
 
 impl Event {
@@ -77,9 +86,9 @@ impl Event {
 
 /// The observer of a client, if it has one, and what is the same each time.
 #[derive(Clone, Debug)]
-pub(super) struct Watched {
-    pub(super) store: &'static str,
-    pub(super) observer: Option<Arc<dyn Observer>>,
+pub(crate) struct Watched {
+    pub(crate) store: &'static str,
+    pub(crate) observer: Option<Arc<dyn Observer>>,
 }
 
 impl Watched {
@@ -89,6 +98,13 @@ impl Watched {
         let event = event();
         if catch_unwind(AssertUnwindSafe(|| observer.observed(self.store, class, &event))).is_err() {
             tracing::error!(?event, "the observer of locks panicked");
+        }
+    }
+
+    /// Tells it that a check said no, if it did.
+    pub(crate) fn tell_of_refusal<T>(&self, class: Option<&str>, outcome: &Result<T, FenceError>) {
+        if let Some(reason) = outcome.as_ref().err().and_then(FenceError::reason) {
+            self.tell(class, || Event::FenceRefused { reason });
         }
     }
 }

@@ -20,6 +20,8 @@ use crate::{
 
 /// The transactions of a database that keeps the lock and the data: what a store adds to
 /// [`Lock::run_in_transaction`].
+///
+/// What is refused here is counted by [`Lock::run_in_transaction`], with the lock's class; so an implementation counts nothing.
 #[async_trait]
 pub trait Transactions: Send + Sync {
     /// One that was begun. Dropped, it is rolled back.
@@ -121,17 +123,26 @@ impl Lock {
     }
 }
 
+impl Client {
+    /// Whoever counts refusals hears of this one, with the class of the lease.
+    fn counted<T>(&self, lease: &Lease, outcome: Result<T, FenceError>) -> Result<T, FenceError> {
+        self.watched.tell_of_refusal(lease.class(), &outcome);
+        outcome
+    }
+}
+
 async fn transact<S, T, E, W>(store: &S, client: &Client, lease: &Lease, work: W) -> Result<T, TransactionError<E>>
 where
     S: Transactions,
     W: AsyncFnOnce(&mut S::Transaction, &Lease) -> Result<T, E>,
 {
-    let fence = lease.fence().map_err(FenceError::from)?;
-    let mut transaction = lease.while_held(store.begin(&fence)).await.map_err(LockError::from)??;
+    let fence = client.counted(lease, lease.fence().map_err(FenceError::from))?;
+    let begun = lease.while_held(store.begin(&fence)).await.map_err(LockError::from)?;
+    let mut transaction = client.counted(lease, begun)?;
     let error = match lease.while_held(work(&mut transaction, lease)).await {
         Ok(Ok(done)) => {
             // From here on the store decides: what it holds, nobody else is granted.
-            store.commit(transaction, &fence).await?;
+            client.counted(lease, store.commit(transaction, &fence).await)?;
             return Ok(done);
         }
         Ok(Err(error)) => TransactionError::Work(error),

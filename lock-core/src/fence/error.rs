@@ -40,6 +40,19 @@ impl FenceError {
         !matches!(self, Self::Store(_))
     }
 
+    /// Why the check said no, for whoever counts it; `None` if it is the store that failed.
+    #[must_use]
+    pub fn reason(&self) -> Option<RefusalReason> {
+        match self {
+            Self::Stale(stale) if stale.token == stale.highest => Some(RefusalReason::Used),
+            Self::Stale(_) => Some(RefusalReason::Stale),
+            Self::OtherLock(_) => Some(RefusalReason::OtherLock),
+            Self::NotHeld(_) => Some(RefusalReason::NotHeld),
+            Self::Invalid(_) => Some(RefusalReason::Invalid),
+            Self::Store(_) => None,
+        }
+    }
+
     /// Whether something may have been written all the same.
     #[must_use]
     pub const fn applied(&self) -> Applied {
@@ -48,6 +61,22 @@ impl FenceError {
             _ => Applied::No,
         }
     }
+}
+
+/// Why a check said no, without what it said of the lock: see [`FenceError::reason`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RefusalReason {
+    /// A later grant was seen: [`FenceError::Stale`].
+    Stale,
+    /// This very grant was seen, where each passes once: [`FenceError::Stale`] too, but nobody is late.
+    Used,
+    /// [`FenceError::OtherLock`].
+    OtherLock,
+    /// [`FenceError::NotHeld`].
+    NotHeld,
+    /// [`FenceError::Invalid`].
+    Invalid,
 }
 
 /// A write came with a token below the highest that its resource has seen; or with that very one, where each passes once.

@@ -11,9 +11,11 @@ use super::{
     error::FenceError,
     judge::{Pass, admit},
     register::FenceRegister,
+    report::FenceReport,
     resource::Resource,
     value::{Fence, ToFence},
 };
+use crate::client::Observer;
 
 /// Fences of what lives in this process's memory. Clones share one register.
 ///
@@ -28,14 +30,24 @@ use super::{
 /// assert_eq!(balance, 100);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Debug, Default)]
-pub struct MemoryFences(Arc<Mutex<HashMap<Resource, Fence>>>);
+#[derive(Clone, Debug)]
+pub struct MemoryFences {
+    seen: Arc<Mutex<HashMap<Resource, Fence>>>,
+    report: FenceReport,
+}
 
 impl MemoryFences {
     /// A register that has seen nothing.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self { seen: Arc::default(), report: FenceReport::new("memory") }
+    }
+
+    /// Tells refusals to this observer, for metrics. Clones that were made before don't.
+    #[must_use]
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.report = self.report.observer(observer);
+        self
     }
 
     /// Does the write if the fence passes; no other write of this register comes between. Keep it short: it holds all of
@@ -52,7 +64,19 @@ impl MemoryFences {
         pass: Pass,
         write: impl FnOnce() -> T,
     ) -> Result<T, FenceError> {
-        let fence = &fence.to_fence()?;
+        let fence = &self.report.told(None, fence.to_fence())?;
+        // Told when the register is free again: whoever counts refusals holds nobody up.
+        let outcome = self.judged(resource, fence, pass, write);
+        self.report.told(Some(fence.lock()), outcome)
+    }
+
+    fn judged<T>(
+        &self,
+        resource: &Resource,
+        fence: &Fence,
+        pass: Pass,
+        write: impl FnOnce() -> T,
+    ) -> Result<T, FenceError> {
         let mut seen = self.seen();
         if admit(seen.get(resource), resource, fence, pass)? {
             seen.insert(resource.clone(), fence.clone());
@@ -62,7 +86,13 @@ impl MemoryFences {
 
     fn seen(&self) -> MutexGuard<'_, HashMap<Resource, Fence>> {
         // Each change is one insertion or removal, so a panic leaves nothing half done.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for MemoryFences {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

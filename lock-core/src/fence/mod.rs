@@ -7,12 +7,14 @@ mod error;
 mod judge;
 mod memory;
 mod register;
+mod report;
 mod resource;
 mod value;
 
-pub use error::{FenceError, InvalidFence, NotHeld, OtherLock, Stale};
+pub use error::{FenceError, InvalidFence, NotHeld, OtherLock, RefusalReason, Stale};
 pub use judge::{Pass, admit};
 pub use memory::MemoryFences;
 pub use register::FenceRegister;
+pub use report::FenceReport;
 pub use resource::Resource;
 pub use value::{Fence, ToFence};
