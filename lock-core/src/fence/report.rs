@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::error::FenceError;
 use crate::{
-    client::{Event, Observer, Watched},
+    client::{Observer, Watched},
     error::Operation,
     name::LockName,
 };
@@ -33,7 +33,7 @@ impl FenceReport {
         Self(Watched { store, observer: None })
     }
 
-    /// Refusals are told to this observer, as [`Event::FenceRefused`].
+    /// Refusals are told to this observer, as [`Event::FenceRefused`](crate::Event::FenceRefused).
     #[must_use]
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.0.observer = Some(observer);
@@ -64,7 +64,7 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::{ErrorKind, Fence, Pass, RefusalReason, Resource, StoreError, admit};
+    use crate::{ErrorKind, Event, Fence, Pass, RefusalReason, Resource, StoreError, admit};
 
     #[derive(Debug, Default)]
     struct Seen(Mutex<Vec<(&'static str, Event)>>);
