@@ -6,7 +6,10 @@ mod support;
 
 use std::{
     panic::AssertUnwindSafe,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -24,6 +27,7 @@ struct Ledger {
     commit_takes: Duration,
     holds_no_more: bool,
     roll_back: RollBack,
+    abandoned: Arc<AtomicUsize>,
 }
 
 /// What becomes of a roll-back.
@@ -62,6 +66,10 @@ impl Transactions for Ledger {
             RollBack::EndedBefore => Err(StoreError::unknown(ErrorKind::Other, "it had ended")),
             RollBack::Silent => std::future::pending().await,
         }
+    }
+
+    fn abandon(&self, _: Draft) {
+        self.abandoned.fetch_add(1, Ordering::SeqCst);
     }
 }
 
@@ -112,6 +120,26 @@ async fn work_that_fails_or_panics_leaves_nothing() {
     AssertUnwindSafe(panics).catch_unwind().await.map(|_| ()).unwrap_err();
     assert!(stage.is_free("x").await);
     assert!(ledger.kept().is_empty());
+}
+
+/// Nobody else could put its connection right.
+#[tokio::test(start_paused = true)]
+async fn a_transaction_whose_work_is_broken_off_is_left_to_its_store_once() {
+    let (stage, ledger) = (Stage::new(), Ledger::default());
+    let lock = || stage.locks().lock("x").ttl(TTL);
+    let abandoned = || ledger.abandoned.load(Ordering::SeqCst);
+    lock().run_in_transaction(&ledger, async |_, _| Ok::<_, ()>(())).await.unwrap();
+    lock().run_in_transaction(&ledger, async |_, _| Err::<(), _>(())).await.unwrap_err();
+    assert_eq!(abandoned(), 0, "of those that came to their end");
+    let panics = lock().run_in_transaction(&ledger, async |draft, _| {
+        assert!(!draft.0.is_empty(), "on purpose");
+        Ok::<_, ()>(())
+    });
+    AssertUnwindSafe(panics).catch_unwind().await.map(|_| ()).unwrap_err();
+    assert_eq!(abandoned(), 1);
+    let dropped = lock().run_in_transaction(&ledger, async |_, _| std::future::pending::<Result<(), ()>>().await);
+    tokio::time::timeout(Duration::from_secs(1), dropped).await.map(|_| ()).unwrap_err();
+    assert_eq!(abandoned(), 2);
 }
 
 #[tokio::test(start_paused = true)]

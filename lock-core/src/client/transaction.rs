@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, resume_unwind};
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
+use scopeguard::ScopeGuard;
 
 use super::{
     current::Under,
@@ -47,6 +48,14 @@ pub trait Transactions: Send + Sync {
     /// store did for an error that the work ignored), so that what was written after that may stand: the caller is told.
     /// Otherwise the store's; the store then rolls back by itself when it learns that the connection is gone.
     async fn roll_back(&self, transaction: Self::Transaction) -> Result<(), StoreError>;
+
+    /// Leaves one behind whose work was broken off: it panicked, or nobody waits for it any more. Nobody is told what becomes
+    /// of it.
+    ///
+    /// Must not block, nor panic. Drops it, unless a store has more to do than that.
+    fn abandon(&self, transaction: Self::Transaction) {
+        drop(transaction);
+    }
 }
 
 /// Why work in a transaction under a lock was not kept.
@@ -138,8 +147,10 @@ where
 {
     let fence = client.counted(lease, lease.fence().map_err(FenceError::from))?;
     let begun = lease.while_held(store.begin(&fence)).await.map_err(LockError::from)?;
-    let mut transaction = client.counted(lease, begun)?;
-    let error = match lease.while_held(work(&mut transaction, lease)).await {
+    let mut transaction = scopeguard::guard(client.counted(lease, begun)?, |left| store.abandon(left));
+    let done = lease.while_held(work(&mut transaction, lease)).await;
+    let transaction = ScopeGuard::into_inner(transaction);
+    let error = match done {
         Ok(Ok(done)) => {
             // From here on the store decides: what it holds, nobody else is granted.
             client.counted(lease, store.commit(transaction, &fence).await)?;

@@ -9,6 +9,15 @@ pub(super) async fn commit(connection: &mut SqliteConnection) -> Result<(), Erro
     SqliteTransactionManager::commit(connection).await
 }
 
+/// Rolls back all that the driver takes for open within the outermost transaction: those that were dropped when SQLite had
+/// ended them all, and whose roll-back failed.
+pub(super) async fn roll_back_inner(connection: &mut SqliteConnection) -> Result<(), Error> {
+    while depth(connection) > 1 {
+        SqliteTransactionManager::rollback(connection).await?;
+    }
+    Ok(())
+}
+
 /// How many transactions, one in the other, the driver takes for open.
 pub(super) fn depth(connection: &SqliteConnection) -> usize {
     SqliteTransactionManager::get_transaction_depth(connection)

@@ -27,7 +27,11 @@ pub(super) async fn commit(mut transaction: Transaction<'static, Sqlite>, path: 
 /// As unknown if SQLite had ended it before: what came after that was kept.
 pub(super) async fn roll_back(mut transaction: Transaction<'static, Sqlite>, path: &Path) -> Result<(), StoreError> {
     let was_alive = is_alive(&mut transaction, path).await;
-    transaction.rollback().await.map_err(|error| before_commit(error, path)).and(was_alive)
+    let undone = match driver::roll_back_inner(&mut transaction).await {
+        Ok(()) => transaction.rollback().await,
+        Err(error) => Err(error),
+    };
+    was_alive.and(undone.map_err(|error| before_commit(error, path)))
 }
 
 /// The refusal, told when others can write again.
@@ -36,7 +40,8 @@ pub(super) async fn undone(transaction: Transaction<'static, Sqlite>, path: &Pat
     refusal
 }
 
-async fn mended(transaction: Transaction<'static, Sqlite>, path: &Path) {
+/// Rolls back what nobody waits for.
+pub(super) async fn mended(transaction: Transaction<'static, Sqlite>, path: &Path) {
     if let Err(error) = roll_back(transaction, path).await {
         tracing::debug!(%error, "it was rolled back by SQLite, or is when the connection is closed");
     }

@@ -5,11 +5,12 @@ use std::{path::PathBuf, sync::Arc};
 use async_trait::async_trait;
 use lock_core::{Clock, Fence, FenceError, NotHeld, Record, StoreError, SystemClock, ToFence, Transactions};
 use sqlx::{Sqlite, SqliteConnection, SqlitePool, Transaction};
+use tokio::runtime::Handle;
 
 use super::{
     BEGIN,
     alive::is_alive,
-    end::{commit, roll_back, undone},
+    end::{commit, mended, roll_back, undone},
     failure::{Table, here, in_check},
     refusal::heed,
 };
@@ -90,7 +91,8 @@ const LOCKS: Table = Table {
 /// it, or the end by [`Transactions`]: as an error that says that something may have been kept
 /// ([`Applied::Maybe`](lock_core::Applied)). So after any such error write no more, and end the transaction by
 /// [`Transactions::roll_back`]. The driver's own roll-back fails then, also that of a drop, and the connection goes back to
-/// the pool but can begin no transaction any more.
+/// the pool but can begin no transaction any more. [`run_in_transaction`](lock_core::Lock::run_in_transaction) puts it right
+/// by itself, also when its work panics or is dropped.
 #[derive(Clone, Debug)]
 pub struct SqliteTransactions {
     pool: SqlitePool,
@@ -191,5 +193,14 @@ impl Transactions for SqliteTransactions {
 
     async fn roll_back(&self, transaction: Self::Transaction) -> Result<(), StoreError> {
         roll_back(transaction, &self.path()).await.map_err(|error| here(error, None))
+    }
+
+    /// In a task: dropped after SQLite had ended it, its connection could begin none any more.
+    fn abandon(&self, transaction: Self::Transaction) {
+        let path = self.path();
+        // Outside of a runtime it is dropped.
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move { mended(transaction, &path).await });
+        }
     }
 }

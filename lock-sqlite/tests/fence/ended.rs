@@ -1,11 +1,15 @@
 //! Transactions that SQLite ended by itself, as it may when a statement fails: they are told as such, and their connection
 //! can be used on.
 
-use lock_core::{Applied, ErrorKind, Fence, FenceRegister, Pass, Transactions};
+use std::panic::AssertUnwindSafe;
+
+use futures_util::FutureExt;
+use lock_core::{Applied, ErrorKind, Fence, FenceRegister, Lease, Locks, Pass, Transactions};
 use lock_sqlite::{
-    SqliteFences, SqliteTransactions,
-    sqlx::{self, AssertSqlSafe, Connection, SqliteConnection, SqlitePool},
+    SqliteFences, SqliteLocks, SqliteTransactions,
+    sqlx::{self, AssertSqlSafe, Connection, Sqlite, SqliteConnection, SqlitePool, Transaction},
 };
+use tokio::sync::Notify;
 
 use crate::{
     app::{append, entries, fence, immediate, resource, single, store_error},
@@ -14,6 +18,7 @@ use crate::{
 
 /// An application whose one connection is to the file of the locks, and a grant that it has.
 struct Guarded {
+    locks: SqliteLocks,
     pool: SqlitePool,
     transactions: SqliteTransactions,
     fences: SqliteFences,
@@ -29,7 +34,7 @@ impl Guarded {
         let transactions = SqliteTransactions::new(pool.clone());
         let fences = SqliteFences::new(pool.clone()).await.unwrap();
         let fence = fence("x", take(&locks, &ask("x", TTL)).await.token.get());
-        Self { pool, transactions, fences, fence, _home: home }
+        Self { locks, pool, transactions, fences, fence, _home: home }
     }
 }
 
@@ -91,6 +96,57 @@ async fn a_roll_back_that_comes_too_late_says_that_something_may_have_been_kept(
     transactions.roll_back(transaction).await.unwrap();
     assert_eq!(entries(pool).await, ["on its own"]);
     is_usable(pool).await;
+}
+
+/// How work that SQLite has undone comes to its own end.
+#[derive(Clone, Copy, Debug)]
+enum Left {
+    Failed,
+    Panicked,
+    BrokenOff,
+}
+
+/// The driver rolls back what is left behind, and SQLite has nothing to roll back then.
+#[tokio::test]
+async fn work_that_is_left_after_sqlite_ended_its_transaction_leaves_its_connection_usable() {
+    let Guarded { locks, pool, transactions, .. } = &Guarded::new().await;
+    let locks = Locks::new(locks.clone());
+    for (depth, left) in
+        (0..3).flat_map(|depth| [Left::Failed, Left::Panicked, Left::BrokenOff].map(|left| (depth, left)))
+    {
+        let has_ended = Notify::new();
+        let work = async |transaction: &mut Transaction<'static, Sqlite>, _: &Lease| {
+            within(transaction, depth).await;
+            has_ended.notify_one();
+            match left {
+                Left::Failed => Err::<(), _>("on purpose"),
+                Left::Panicked => panic!("on purpose"),
+                Left::BrokenOff => std::future::pending().await,
+            }
+        };
+        let run = locks.lock("y").ttl(TTL).run_in_transaction(transactions, work);
+        let outcome = tokio::select! {
+            outcome = AssertUnwindSafe(run).catch_unwind() => Some(outcome),
+            () = has_ended.notified(), if matches!(left, Left::BrokenOff) => None,
+        };
+        let as_meant = match (left, &outcome) {
+            (Left::Failed, Some(Ok(Err(error)))) => error.applied() == Applied::Maybe,
+            (Left::Panicked, Some(Err(_))) | (Left::BrokenOff, None) => true,
+            _ => false,
+        };
+        assert!(as_meant, "{left:?} within {depth}: {outcome:?}");
+        println!("{left:?} within {depth}");
+        is_usable(pool).await;
+    }
+}
+
+/// SQLite ends all of them at once, so many as stand in this one, and they are dropped.
+async fn within(transaction: &mut SqliteConnection, depth: u32) {
+    if depth == 0 {
+        end(transaction).await;
+    } else {
+        Box::pin(within(&mut transaction.begin().await.unwrap(), depth - 1)).await;
+    }
 }
 
 #[tokio::test]
