@@ -27,7 +27,7 @@ pub use batch::{Request, in_waves};
 pub use capability::{Capabilities, Durability, Fairness, KeptBy, TtlRange, Wake};
 pub use client::{
     Busy, Event, Finished, Lease, LeaseGuard, Lock, LockError, Locks, LocksBuilder, LossReason, Lost, Observer,
-    Outcome, ReleaseOutcome, Skipped, TransactionError, Transactions, assert_locked, current,
+    Outcome, ReleaseOutcome, Skipped, TestObserver, Told, TransactionError, Transactions, assert_locked, current,
 };
 pub use clock::{Clock, Moment, SystemClock, TestClock};
 pub use entropy::{Entropy, OsEntropy, SeededEntropy};

@@ -4,25 +4,12 @@
 
 mod support;
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use lock_core::*;
 use support::{Mishap, Stage};
 
 const TTL: Duration = Duration::from_secs(9);
-
-#[derive(Debug, Default)]
-struct Told(Mutex<Vec<(Option<String>, Event)>>);
-
-impl Observer for Told {
-    fn observed(&self, store: &'static str, class: Option<&str>, event: &Event) {
-        assert_eq!(store, "memory");
-        self.0.lock().unwrap().push((class.map(str::to_owned), *event));
-    }
-}
 
 fn watched(stage: &Stage, observer: Arc<dyn Observer>) -> Locks {
     Locks::builder(stage.clone()).clock(stage.clock().clone()).observer(observer).build()
@@ -30,7 +17,7 @@ fn watched(stage: &Stage, observer: Arc<dyn Observer>) -> Locks {
 
 #[tokio::test(start_paused = true)]
 async fn it_is_told_what_happens_and_of_which_class() {
-    let (stage, told) = (Stage::new(), Arc::new(Told::default()));
+    let (stage, told) = (Stage::new(), Arc::new(TestObserver::default()));
     let locks = watched(&stage, told.clone());
     let lock = || locks.lock("invoice-7").class("invoice").ttl(TTL).no_wait();
     stage.next(Operation::Renew, Mishap::Refused);
@@ -45,11 +32,12 @@ async fn it_is_told_what_happens_and_of_which_class() {
     stage.set_down(true);
     assert!(lock().acquire().await.is_err());
 
-    let told = told.0.lock().unwrap();
+    let told = told.take();
+    assert!(told.iter().all(|told| told.store == "memory"), "{told:?}");
     let kinds: Vec<_> = told
         .iter()
-        .map(|(class, event)| {
-            let kind = match event {
+        .map(|told| {
+            let kind = match told.event {
                 Event::Acquired { .. } => "acquired",
                 Event::Busy { .. } => "busy",
                 Event::Finished => "finished",
@@ -60,7 +48,7 @@ async fn it_is_told_what_happens_and_of_which_class() {
                 Event::Released { held } if held.as_secs() <= 5 => "released",
                 other => panic!("{other:?}"),
             };
-            (class.as_deref().unwrap_or(""), kind)
+            (told.class.as_deref().unwrap_or(""), kind)
         })
         .collect();
     assert_eq!(

@@ -242,26 +242,19 @@ async fn joined_work_has_a_transaction_of_its_own_under_the_same_lease() {
     assert_eq!(ledger.kept(), ["a"]);
 }
 
-#[derive(Debug, Default)]
-struct Refusals(Mutex<Vec<(Option<String>, RefusalReason)>>);
-
-impl Observer for Refusals {
-    fn observed(&self, _: &'static str, class: Option<&str>, event: &Event) {
-        if let Event::FenceRefused { reason } = event {
-            self.0.lock().unwrap().push((class.map(str::to_owned), *reason));
-        }
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_refused_commit_is_counted_under_the_class_of_its_lock() {
-    let (stage, refusals) = (Stage::new(), Arc::new(Refusals::default()));
-    let locks = Locks::builder(stage.clone()).clock(stage.clock().clone()).observer(refusals.clone()).build();
+    let (stage, told) = (Stage::new(), Arc::new(TestObserver::default()));
+    let locks = Locks::builder(stage.clone()).clock(stage.clock().clone()).observer(told.clone()).build();
     for holds_no_more in [false, true] {
         let ledger = Ledger { holds_no_more, ..Ledger::default() };
         let lock = locks.lock("invoice-7").class("invoice").ttl(TTL);
         let done = lock.run_in_transaction(&ledger, async |_, _| Ok::<_, ()>(())).await;
         assert_eq!(done.is_err(), holds_no_more);
     }
-    assert_eq!(*refusals.0.lock().unwrap(), [(Some("invoice".to_owned()), RefusalReason::NotHeld)]);
+    let told = told.take();
+    let refused: Vec<_> = told.iter().filter(|told| matches!(told.event, Event::FenceRefused { .. })).collect();
+    let [refused] = refused[..] else { panic!("{told:?}") };
+    assert_eq!(refused.event, Event::FenceRefused { reason: RefusalReason::NotHeld });
+    assert_eq!(refused.class.as_deref(), Some("invoice"));
 }

@@ -20,5 +20,5 @@ pub use lease::Lease;
 pub use lock::Lock;
 pub use locks::{Locks, LocksBuilder};
 pub(crate) use observer::Watched;
-pub use observer::{Event, Observer};
+pub use observer::{Event, Observer, TestObserver, Told};
 pub use transaction::{TransactionError, Transactions};

@@ -1,9 +1,9 @@
 //! What happens to locks, told to whoever counts it.
 
 use std::{
-    fmt,
+    fmt, mem,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -21,6 +21,60 @@ pub trait Observer: fmt::Debug + Send + Sync + 'static {
     /// Something happened to a lock of this store, and of the class that the application gave it
     /// ([`Lock::class`](crate::Lock::class)). Names of locks are not told: metrics must be bounded.
     fn observed(&self, store: &'static str, class: Option<&str>, event: &Event);
+}
+
+/// Keeps what it is told, for tests.
+///
+/// ```
+/// use lock_core::{Fence, FenceRegister, MemoryFences, Pass, RefusalReason, Resource, TestObserver};
+/// use std::sync::Arc;
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let told = Arc::new(TestObserver::default());
+/// let (fences, accounts) = (MemoryFences::new().observer(told.clone()), Resource::new("accounts")?);
+/// fences.raise(&accounts, &"6@accounts".parse()?, Pass::Again).await?;
+/// assert!(fences.raise(&accounts, &"5@accounts".parse()?, Pass::Again).await.is_err());
+/// assert_eq!(told.refusals(), [RefusalReason::Stale]);
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Default)]
+pub struct TestObserver(Mutex<Vec<Told>>);
+
+/// What an [`Observer`] is told at a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Told {
+    /// Of which store.
+    pub store: &'static str,
+    /// Of which class.
+    pub class: Option<String>,
+    /// What happened.
+    pub event: Event,
+}
+
+impl TestObserver {
+    /// What was told since this was last asked.
+    #[must_use]
+    pub fn take(&self) -> Vec<Told> {
+        mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The same, as far as fences were refused: why.
+    #[must_use]
+    pub fn refusals(&self) -> Vec<RefusalReason> {
+        let reason = |told: Told| match told.event {
+            Event::FenceRefused { reason } => Some(reason),
+            _ => None,
+        };
+        self.take().into_iter().filter_map(reason).collect()
+    }
+}
+
+impl Observer for TestObserver {
+    fn observed(&self, store: &'static str, class: Option<&str>, event: &Event) {
+        let told = Told { store, class: class.map(str::to_owned), event: *event };
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(told);
+    }
 }
 
 /// What happened.

@@ -49,35 +49,36 @@ impl FenceReport {
         lock: Option<&LockName>,
         outcome: Result<T, E>,
     ) -> Result<T, FenceError> {
-        match outcome.map_err(Into::into) {
-            Err(FenceError::Store(error)) => Err(error.at(self.0.store, Operation::Fence, lock).into()),
-            outcome => {
-                self.0.tell_of_refusal(None, &outcome);
-                outcome
-            }
-        }
+        let outcome = self.placed(lock, outcome);
+        self.0.tell_of_refusal(None, &outcome);
+        outcome
+    }
+
+    /// The same for an outcome that somebody else counts, as that of [`Transactions`](crate::Transactions): an error is given
+    /// its store and lock, and nobody is told of a refusal.
+    ///
+    /// # Errors
+    /// The outcome's own.
+    pub fn placed<T, E: Into<FenceError>>(
+        &self,
+        lock: Option<&LockName>,
+        outcome: Result<T, E>,
+    ) -> Result<T, FenceError> {
+        outcome.map_err(|error| match error.into() {
+            FenceError::Store(error) => error.at(self.0.store, Operation::Fence, lock).into(),
+            refusal => refusal,
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-
     use super::*;
-    use crate::{ErrorKind, Event, Fence, Pass, RefusalReason, Resource, StoreError, admit};
-
-    #[derive(Debug, Default)]
-    struct Seen(Mutex<Vec<(&'static str, Event)>>);
-
-    impl Observer for Seen {
-        fn observed(&self, store: &'static str, _: Option<&str>, event: &Event) {
-            self.0.lock().unwrap().push((store, *event));
-        }
-    }
+    use crate::{ErrorKind, Event, Fence, Pass, RefusalReason, Resource, StoreError, TestObserver, admit};
 
     #[test]
     fn refusals_are_counted_with_their_reason_and_nothing_else_is() {
-        let seen = Arc::new(Seen::default());
+        let seen = Arc::new(TestObserver::default());
         let report = FenceReport::new("here").observer(seen.clone());
         let resource = Resource::new("r").unwrap();
         let highest: Fence = "5@x".parse().unwrap();
@@ -92,8 +93,10 @@ mod tests {
         let failed = report.told(Some(highest.lock()), failed).unwrap_err().to_string();
         assert!(failed.contains("here") && failed.contains("\"x\""), "{failed}");
 
+        let told = seen.take();
+        assert!(told.iter().all(|told| (told.store, &told.class) == ("here", &None)), "{told:?}");
         let reasons = [RefusalReason::Stale, RefusalReason::Used, RefusalReason::OtherLock];
-        let told = reasons.map(|reason| ("here", Event::FenceRefused { reason }));
-        assert_eq!(*seen.0.lock().unwrap(), told);
+        let events = reasons.map(|reason| Event::FenceRefused { reason });
+        assert!(told.iter().map(|told| told.event).eq(events), "{told:?}");
     }
 }
