@@ -2,19 +2,13 @@
 
 use std::path::Path;
 
-use lock_core::{ErrorKind, LockName, Operation, StoreError};
+use lock_core::{ErrorKind, StoreError};
 use sqlx::SqliteConnection;
 
 use crate::{
     failure::{before_commit, is_old_snapshot, is_wrong},
     place::quoted,
-    provider::STORE,
 };
-
-/// Names the place.
-pub(super) fn here(error: StoreError, lock: Option<&LockName>) -> StoreError {
-    error.at(STORE, Operation::Fence, lock)
-}
 
 /// A table that a check reads.
 pub(super) struct Table {

@@ -3,7 +3,10 @@
 use std::{path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
-use lock_core::{Clock, Fence, FenceError, NotHeld, Record, StoreError, SystemClock, ToFence, Transactions};
+use lock_core::{
+    Clock, Fence, FenceError, FenceReport, NotHeld, Observer, Operation, Record, StoreError, SystemClock, ToFence,
+    Transactions,
+};
 use sqlx::{Sqlite, SqliteConnection, SqlitePool, Transaction};
 use tokio::runtime::Handle;
 
@@ -11,12 +14,13 @@ use super::{
     BEGIN,
     alive::is_alive,
     end::{commit, mended, roll_back, undone},
-    failure::{Table, here, in_check},
+    failure::{Table, in_check},
     refusal::heed,
 };
 use crate::{
     boot::boot_id,
     failure::before_commit,
+    provider::STORE,
     row::{self, Row},
 };
 
@@ -99,19 +103,29 @@ pub struct SqliteTransactions {
     clock: Arc<dyn Clock>,
     /// Why there is none is told by the first check.
     boot_id: Result<Arc<str>, StoreError>,
+    report: FenceReport,
 }
 
 impl SqliteTransactions {
     /// Transactions of a pool on the file of the locks.
     #[must_use]
     pub fn new(pool: SqlitePool) -> Self {
-        Self { pool, clock: Arc::new(SystemClock), boot_id: boot_id().map(Into::into) }
+        let (clock, boot_id) = (Arc::new(SystemClock), boot_id().map(Into::into));
+        Self { pool, clock, boot_id, report: FenceReport::new(STORE) }
     }
 
     /// The clock that leases are counted on, if the locks were opened with another one than the host's.
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
+        self
+    }
+
+    /// Tells this observer when [`hold`](Self::hold) refuses, for metrics. What
+    /// [`run_in_transaction`](lock_core::Lock::run_in_transaction) is refused is told to the observer of its locks.
+    #[must_use]
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.report = self.report.observer(observer);
         self
     }
 
@@ -136,34 +150,52 @@ impl SqliteTransactions {
         fence: &impl ToFence,
     ) -> Result<(), FenceError> {
         let held = match fence.to_fence() {
-            Ok(fence) => self.is_held(transaction, &fence).await,
-            Err(invalid) => Err(invalid.into()),
+            Ok(fence) => {
+                let held = self.is_held(transaction, &fence).await;
+                self.report.told(Some(fence.lock()), held)
+            }
+            Err(invalid) => self.report.told(None, Err(invalid)),
         };
         heed(transaction, held).await
     }
 
     async fn is_held(&self, connection: &mut SqliteConnection, fence: &Fence) -> Result<(), FenceError> {
-        is_alive(connection, &self.path()).await.map_err(|error| here(error, Some(fence.lock())))?;
+        is_alive(connection, &self.path()).await?;
         self.check(connection, fence).await
     }
 
     async fn check(&self, connection: &mut SqliteConnection, fence: &Fence) -> Result<(), FenceError> {
-        let here = |error| here(error, Some(fence.lock()));
-        let boot_id = self.boot_id.clone().map_err(here)?;
+        let boot_id = self.boot_id.clone()?;
         let record = sqlx::query_as(include_str!("../sql/fence_hold.sql")).bind(fence.lock().as_str());
         let row: Option<Row> = match record.fetch_optional(&mut *connection).await {
             Ok(row) => row,
-            Err(error) => return Err(here(in_check(error, connection, &self.path(), &LOCKS).await).into()),
+            Err(error) => return Err(in_check(error, connection, &self.path(), &LOCKS).await.into()),
         };
         // Read after the write lock was had: from here to the end nobody can be granted it.
         let now = self.clock.now();
         let record = row.map(|row| row::parse(row, &boot_id).and_then(|(_, record)| record)).transpose();
         let holds = |record: &Record| record.token == fence.token() && record.lease.is_some() && record.is_taken(now);
-        if record.map_err(here)?.as_ref().is_some_and(holds) {
+        if record?.as_ref().is_some_and(holds) {
             Ok(())
         } else {
             Err(NotHeld { lock: fence.lock().clone(), token: fence.token() }.into())
         }
+    }
+
+    async fn begun(&self, fence: &Fence) -> Result<Transaction<'static, Sqlite>, FenceError> {
+        let begun = self.pool.begin_with(BEGIN).await;
+        let mut transaction = begun.map_err(|error| before_commit(error, &self.path()))?;
+        match self.check(&mut transaction, fence).await {
+            Ok(()) => Ok(transaction),
+            Err(refusal) => Err(undone(transaction, &self.path(), refusal).await),
+        }
+    }
+
+    async fn committed(&self, mut transaction: Transaction<'static, Sqlite>, fence: &Fence) -> Result<(), FenceError> {
+        if let Err(refusal) = self.is_held(&mut transaction, fence).await {
+            return Err(undone(transaction, &self.path(), refusal).await);
+        }
+        Ok(commit(transaction, &self.path()).await?)
     }
 
     fn path(&self) -> PathBuf {
@@ -176,23 +208,15 @@ impl Transactions for SqliteTransactions {
     type Transaction = Transaction<'static, Sqlite>;
 
     async fn begin(&self, fence: &Fence) -> Result<Self::Transaction, FenceError> {
-        let begun = self.pool.begin_with(BEGIN).await;
-        let mut transaction = begun.map_err(|error| here(before_commit(error, &self.path()), Some(fence.lock())))?;
-        match self.check(&mut transaction, fence).await {
-            Ok(()) => Ok(transaction),
-            Err(refusal) => Err(undone(transaction, &self.path(), refusal).await),
-        }
+        self.report.placed(Some(fence.lock()), self.begun(fence).await)
     }
 
-    async fn commit(&self, mut transaction: Self::Transaction, fence: &Fence) -> Result<(), FenceError> {
-        if let Err(refusal) = self.is_held(&mut transaction, fence).await {
-            return Err(undone(transaction, &self.path(), refusal).await);
-        }
-        commit(transaction, &self.path()).await.map_err(|error| here(error, Some(fence.lock())).into())
+    async fn commit(&self, transaction: Self::Transaction, fence: &Fence) -> Result<(), FenceError> {
+        self.report.placed(Some(fence.lock()), self.committed(transaction, fence).await)
     }
 
     async fn roll_back(&self, transaction: Self::Transaction) -> Result<(), StoreError> {
-        roll_back(transaction, &self.path()).await.map_err(|error| here(error, None))
+        roll_back(transaction, &self.path()).await.map_err(|error| error.at(STORE, Operation::Fence, None))
     }
 
     /// In a task: dropped after SQLite had ended it, its connection could begin none any more.

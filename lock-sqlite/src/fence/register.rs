@@ -1,11 +1,11 @@
 //! The register: the lock anywhere, the data and the highest fences in one SQLite file.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use lock_core::{
-    ErrorKind, Fence, FenceError, FenceRegister, FencingToken, LockName, Operation, Pass, Resource, StoreError,
-    ToFence, admit,
+    ErrorKind, Fence, FenceError, FenceRegister, FenceReport, FencingToken, LockName, Observer, Operation, Pass,
+    Resource, StoreError, ToFence, admit,
 };
 use sqlx::{
     ConnectOptions, Sqlite, SqliteConnection, SqlitePool, Transaction,
@@ -16,7 +16,7 @@ use super::{
     BEGIN,
     alive::is_alive,
     end::{commit, undone},
-    failure::{Table, here, in_check},
+    failure::{Table, in_check},
     refusal::heed,
 };
 use crate::{
@@ -99,6 +99,7 @@ type Row = (String, i64);
 #[derive(Clone, Debug)]
 pub struct SqliteFences {
     pool: SqlitePool,
+    report: FenceReport,
 }
 
 impl SqliteFences {
@@ -129,9 +130,16 @@ impl SqliteFences {
     /// [`ErrorKind::NotReady`] if the table can't be made, or is none of this program, or the file lies on a network file
     /// system, where SQLite's locks can't be relied on; [`ErrorKind::Contention`] if others keep the file locked.
     pub async fn new(pool: SqlitePool) -> Result<Self, StoreError> {
-        let fences = Self { pool };
+        let fences = Self { pool, report: FenceReport::new(STORE) };
         fences.prepare().await.map_err(|why| why.at(STORE, Operation::Connect, None))?;
         Ok(fences)
+    }
+
+    /// Tells refusals to this observer, for metrics. Clones that were made before don't.
+    #[must_use]
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.report = self.report.observer(observer);
+        self
     }
 
     /// The statement that makes the table, for people: opening the register runs it.
@@ -165,21 +173,16 @@ impl SqliteFences {
         pass: Pass,
     ) -> Result<(), FenceError> {
         let admitted = match fence.to_fence() {
-            Ok(fence) => self.is_admitted(transaction, resource, &fence, pass).await,
-            Err(invalid) => Err(invalid.into()),
+            Ok(fence) => {
+                let admitted = match is_alive(transaction, &self.path()).await {
+                    Ok(()) => self.step(transaction, resource, &fence, pass).await,
+                    Err(ended) => Err(ended.into()),
+                };
+                self.report.told(Some(fence.lock()), admitted)
+            }
+            Err(invalid) => self.report.told(None, Err(invalid)),
         };
         heed(transaction, admitted).await
-    }
-
-    async fn is_admitted(
-        &self,
-        connection: &mut SqliteConnection,
-        resource: &Resource,
-        fence: &Fence,
-        pass: Pass,
-    ) -> Result<(), FenceError> {
-        is_alive(connection, &self.path()).await.map_err(|error| here(error, Some(fence.lock())))?;
-        self.step(connection, resource, fence, pass).await
     }
 
     async fn step(
@@ -189,11 +192,10 @@ impl SqliteFences {
         fence: &Fence,
         pass: Pass,
     ) -> Result<(), FenceError> {
-        let here = |error| here(error, Some(fence.lock()));
         let admit_sql = sqlx::query_as(include_str!("../sql/fence_admit.sql")).bind(resource.as_str());
         let highest = match admit_sql.fetch_optional(&mut *connection).await {
-            Ok(row) => row.map(|row| parse(row, resource)).transpose().map_err(here)?,
-            Err(error) => return Err(here(in_check(error, connection, &self.path(), &FENCES).await).into()),
+            Ok(row) => row.map(|row| parse(row, resource)).transpose()?,
+            Err(error) => return Err(in_check(error, connection, &self.path(), &FENCES).await.into()),
         };
         if admit(highest.as_ref(), resource, fence, pass)? {
             let raise = sqlx::query(include_str!("../sql/fence_raise.sql"))
@@ -201,7 +203,7 @@ impl SqliteFences {
                 .bind(fence.lock().as_str())
                 .bind(fence.token_i64());
             if let Err(error) = raise.execute(&mut *connection).await {
-                return Err(here(in_check(error, connection, &self.path(), &FENCES).await).into());
+                return Err(in_check(error, connection, &self.path(), &FENCES).await.into());
             }
         }
         Ok(())
@@ -230,6 +232,37 @@ impl SqliteFences {
         })
     }
 
+    async fn raised(&self, resource: &Resource, fence: &Fence, pass: Pass) -> Result<(), FenceError> {
+        let mut transaction = self.alone().await?;
+        if let Err(error) = self.step(&mut transaction, resource, fence, pass).await {
+            return Err(undone(transaction, &self.path(), error).await);
+        }
+        Ok(commit(transaction, &self.path()).await?)
+    }
+
+    async fn seen(&self, resource: &Resource) -> Result<Option<Fence>, StoreError> {
+        let mut connection = self.pool.acquire().await.map_err(|error| before_commit(error, &self.path()))?;
+        let read = sqlx::query_as(include_str!("../sql/fence_highest.sql")).bind(resource.as_str());
+        match read.fetch_optional(&mut *connection).await {
+            Ok(row) => row.map(|row| parse(row, resource)).transpose(),
+            Err(error) => Err(in_check(error, &mut connection, &self.path(), &FENCES).await),
+        }
+    }
+
+    async fn forgotten(&self, resource: &Resource) -> Result<bool, FenceError> {
+        let mut transaction = self.alone().await?;
+        let forget = sqlx::query(include_str!("../sql/fence_forget.sql")).bind(resource.as_str());
+        let forgotten = match forget.execute(&mut *transaction).await {
+            Ok(done) => done.rows_affected() > 0,
+            Err(error) => {
+                let error = in_check(error, &mut transaction, &self.path(), &FENCES).await;
+                return Err(undone(transaction, &self.path(), error.into()).await);
+            }
+        };
+        commit(transaction, &self.path()).await?;
+        Ok(forgotten)
+    }
+
     /// A step of its own, from its beginning to its commit.
     async fn alone(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
         self.pool.begin_with(BEGIN).await.map_err(|error| before_commit(error, &self.path()))
@@ -243,37 +276,15 @@ impl SqliteFences {
 #[async_trait]
 impl FenceRegister for SqliteFences {
     async fn raise(&self, resource: &Resource, fence: &Fence, pass: Pass) -> Result<(), FenceError> {
-        let here = |error| here(error, Some(fence.lock()));
-        let mut transaction = self.alone().await.map_err(here)?;
-        if let Err(error) = self.step(&mut transaction, resource, fence, pass).await {
-            return Err(undone(transaction, &self.path(), error).await);
-        }
-        commit(transaction, &self.path()).await.map_err(|error| here(error).into())
+        self.report.told(Some(fence.lock()), self.raised(resource, fence, pass).await)
     }
 
     async fn highest(&self, resource: &Resource) -> Result<Option<Fence>, FenceError> {
-        let here = |error| here(error, None);
-        let mut connection = self.pool.acquire().await.map_err(|error| here(before_commit(error, &self.path())))?;
-        let read = sqlx::query_as(include_str!("../sql/fence_highest.sql")).bind(resource.as_str());
-        match read.fetch_optional(&mut *connection).await {
-            Ok(row) => Ok(row.map(|row| parse(row, resource)).transpose().map_err(here)?),
-            Err(error) => Err(here(in_check(error, &mut connection, &self.path(), &FENCES).await).into()),
-        }
+        self.report.told(None, self.seen(resource).await)
     }
 
     async fn forget(&self, resource: &Resource) -> Result<bool, FenceError> {
-        let here = |error| here(error, None);
-        let mut transaction = self.alone().await.map_err(here)?;
-        let forget = sqlx::query(include_str!("../sql/fence_forget.sql")).bind(resource.as_str());
-        let forgotten = match forget.execute(&mut *transaction).await {
-            Ok(done) => done.rows_affected() > 0,
-            Err(error) => {
-                let error = here(in_check(error, &mut transaction, &self.path(), &FENCES).await);
-                return Err(undone(transaction, &self.path(), error.into()).await);
-            }
-        };
-        commit(transaction, &self.path()).await.map_err(here)?;
-        Ok(forgotten)
+        self.report.told(None, self.forgotten(resource).await)
     }
 }
 

@@ -1,8 +1,11 @@
 //! Transactions whose check failed, and whose user doesn't heed it.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
-use lock_core::{Fence, FenceError, FenceRegister, InvalidFence, LockProvider, Pass, ToFence};
+use lock_core::{
+    Fence, FenceError, FenceRegister, InvalidFence, LockProvider, Pass, RefusalReason, TestObserver, ToFence,
+    Transactions,
+};
 use lock_sqlite::{
     SqliteFences, SqliteTransactions,
     sqlx::{
@@ -111,6 +114,32 @@ async fn what_is_no_fence_is_a_refusal_as_well() {
         transaction.commit().await.unwrap_err();
         assert_eq!(entries(&pool).await, [""; 0], "{check}");
     }
+}
+
+/// But what [`Transactions`] refuses, which their caller counts.
+#[tokio::test]
+async fn a_refusal_is_told_once_with_its_reason() {
+    let home = Home::new();
+    let pool = single(&home.path()).await;
+    let told = Arc::new(TestObserver::default());
+    let Refusing { guard, fences, stale } = Refusing::new(&home, &pool).await;
+    let (guard, fences) = (guard.observer(told.clone()), fences.observer(told.clone()));
+    let mut transaction = immediate(&pool).await;
+    guard.hold(&mut transaction, &NoFence).await.unwrap_err();
+    assert_eq!(told.refusals(), [RefusalReason::Invalid]);
+    fences.admit(&mut transaction, &resource("list"), &NoFence, Pass::Again).await.unwrap_err();
+    assert_eq!(told.refusals(), [RefusalReason::Invalid]);
+    transaction.rollback().await.unwrap();
+    let refusing = Refusing { guard, fences, stale };
+    let reasons = [RefusalReason::NotHeld, RefusalReason::Stale, RefusalReason::OtherLock, RefusalReason::Used];
+    for (check, reason) in CHECKS.into_iter().zip(reasons) {
+        let mut transaction = immediate(&pool).await;
+        refusing.check(&mut transaction, check).await;
+        assert_eq!(told.refusals(), [reason], "{check}");
+        transaction.rollback().await.unwrap();
+    }
+    refusing.guard.begin(&refusing.stale).await.map(drop).unwrap_err();
+    assert_eq!(told.refusals(), []);
 }
 
 /// As everywhere, who undoes the savepoint undoes what went wrong in it; who keeps it, keeps nothing.
