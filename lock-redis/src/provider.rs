@@ -5,9 +5,9 @@ use std::{fmt, num::NonZeroUsize, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use lock_core::{
-    AcquireRequest, Acquired, Capabilities, ErrorKind, KeptBy, ListRequest, Listener, LockName, LockProvider,
-    LockStatus, Operation, OwnerId, ReleaseRequest, Released, RenewRequest, Renewed, Request, StoreError, Tick,
-    Waiting, Wake, WakeHub, Watch, in_waves,
+    AcquireRequest, Acquired, Capabilities, ErrorKind, FenceReport, KeptBy, ListRequest, Listener, LockName,
+    LockProvider, LockStatus, Operation, OwnerId, ReleaseRequest, Released, RenewRequest, Renewed, Request, StoreError,
+    Tick, Waiting, Wake, WakeHub, Watch, in_waves,
 };
 use redis::Value;
 
@@ -34,6 +34,8 @@ const LONGEST_MARK: Duration = Duration::from_secs(24 * 3600);
 #[derive(Clone)]
 pub struct RedisLocks {
     inner: Arc<Inner>,
+    /// Of what scripts of the application's come to.
+    pub(crate) report: FenceReport,
 }
 
 struct Inner {
@@ -95,6 +97,7 @@ impl RedisLocks {
                 retention: limits.retention,
                 releases,
             }),
+            report: FenceReport::new("redis"),
         })
     }
 }

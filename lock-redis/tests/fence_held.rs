@@ -3,12 +3,12 @@
 
 mod common;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use common::{Place, ask, give_back, granted, in_time, name, pass, seconds, take};
 use lock_core::{
-    Acquired, Applied, Clock, ErrorKind, Fence, FenceError, FencingToken, Grant, LockProvider, LockState, Locks, Pass,
-    Resource, SystemClock,
+    Acquired, Applied, Clock, ErrorKind, Fence, FenceError, FencingToken, Grant, InvalidFence, LockProvider, LockState,
+    Locks, Pass, RefusalReason, Resource, SystemClock, TestObserver, ToFence,
 };
 use lock_redis::{RedisFences, RedisLocks};
 use testbed::Server;
@@ -218,6 +218,37 @@ async fn a_guard_is_enough_and_the_reply_is_the_scripts() {
     guard.release().await.unwrap();
 }
 
+/// What is no fence, as a shared lease would be.
+struct NoFence;
+
+impl ToFence for NoFence {
+    fn to_fence(&self) -> Result<Fence, InvalidFence> {
+        "5@".parse()
+    }
+}
+
+/// By the guard and by the register alike.
+async fn a_scripts_refusal_is_told_once_with_its_reason() {
+    let (ledger, told) = (Ledger::new().await, Arc::new(TestObserver::default()));
+    let held = ledger.locks.clone().observer(told.clone()).script("return 1");
+    let (_, grant) = take(&ledger.locks, "x").await;
+    held.call().run::<u64>(&of("x", grant)).await.unwrap();
+    held.call().run::<u64>(&of("y", grant)).await.unwrap_err();
+    assert_eq!(told.refusals(), [RefusalReason::NotHeld]);
+    held.call().run::<u64>(&NoFence).await.unwrap_err();
+    assert_eq!(told.refusals(), [RefusalReason::Invalid]);
+
+    let fences = RedisFences::builder(ledger.place.url()).prefix(&ledger.place.prefix).build().await.unwrap();
+    let (fenced, accounts) = (fences.observer(told.clone()).script("return 1"), Resource::new("accounts").unwrap());
+    fenced.call().run::<u64>(&accounts, &of("x", grant), Pass::Once).await.unwrap();
+    fenced.call().run::<u64>(&accounts, &of("x", grant), Pass::Once).await.unwrap_err();
+    assert_eq!(told.refusals(), [RefusalReason::Used]);
+    fenced.call().run::<u64>(&accounts, &of("y", grant), Pass::Again).await.unwrap_err();
+    assert_eq!(told.refusals(), [RefusalReason::OtherLock]);
+    fenced.call().run::<u64>(&accounts, &NoFence, Pass::Again).await.unwrap_err();
+    assert_eq!(told.refusals(), [RefusalReason::Invalid]);
+}
+
 testbed::server_tests!(testbed::tests::private_redis_can_be_had =>
     who_does_not_hold_the_lock_writes_nothing,
     an_expired_lease_writes_nothing_though_nobody_took_over,
@@ -226,4 +257,5 @@ testbed::server_tests!(testbed::tests::private_redis_can_be_had =>
     what_goes_on_after_full_memory_may_have_been_applied,
     a_deposed_primary_lets_only_reading_pass,
     a_guard_is_enough_and_the_reply_is_the_scripts,
+    a_scripts_refusal_is_told_once_with_its_reason,
 );

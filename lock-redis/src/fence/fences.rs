@@ -7,7 +7,7 @@ use std::{
 
 use async_trait::async_trait;
 use lock_core::{
-    Durability, ErrorKind, Fence, FenceError, FenceRegister, Operation, Pass, Resource, StoreError, ToFence,
+    Durability, ErrorKind, Fence, FenceError, FenceRegister, FenceReport, Observer, Pass, Resource, StoreError, ToFence,
 };
 use redis::{FromRedisValue, ToRedisArgs, Value};
 
@@ -60,6 +60,7 @@ pub struct RedisFences {
     runner: Runner,
     keys: Keys,
     durability: Durability,
+    report: FenceReport,
 }
 
 impl RedisFences {
@@ -82,7 +83,15 @@ impl RedisFences {
         let Connected { link, .. } = connect(way, None, &limits).await?;
         let runner = Runner { link, timeout: limits.operation_timeout, clock: Arc::clone(&limits.clock) };
         let durability = server::examine_for_fences(&runner, &keys, limits.allow_eviction).await?;
-        Ok(Self { runner, keys, durability })
+        Ok(Self { runner, keys, durability, report: FenceReport::new("redis") })
+    }
+
+    /// Tells refusals to this observer, for metrics: the register's own, and those of scripts that are made from here on.
+    /// Clones that were made before don't.
+    #[must_use]
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.report = self.report.observer(observer);
+        self
     }
 
     /// What a raise that was acknowledged survives, by the server's settings at the connect: [`Durability::Durable`] with
@@ -117,7 +126,8 @@ impl RedisFences {
     }
 
     fn judged(&self, script: Arc<Script>) -> Judged {
-        Judged { runner: self.runner.clone(), keys: self.keys.clone(), script, judge: Judge::Register }
+        let (runner, keys, report) = (self.runner.clone(), self.keys.clone(), self.report.clone());
+        Judged { runner, keys, script, judge: Judge::Register, report }
     }
 }
 
@@ -179,10 +189,12 @@ impl FencedCall {
         fence: &impl ToFence,
         pass: Pass,
     ) -> Result<T, FenceError> {
-        let fence = fence.to_fence()?;
-        let (register, text) = (self.script.keys.register(resource), fence.to_string());
-        let value = self.script.once(self.words, register, [&text, word(pass)]).await;
-        reply(value.map_err(|failure| failure.at(resource, &fence, pass))?, &fence)
+        let script = &self.script;
+        let fence = script.report.told(None, fence.to_fence())?;
+        let (register, text) = (script.keys.register(resource), fence.to_string());
+        let ran = script.once(self.words, register, [&text, word(pass)]).await;
+        let ran = ran.map_err(|failure| failure.at(resource, &fence, pass));
+        script.report.told(Some(fence.lock()), ran.and_then(|value| Ok(reply(value)?)))
     }
 }
 
@@ -208,17 +220,18 @@ impl FenceRegister for RedisFences {
             // The second attempt would be refused because of the first.
             _ => judged.once(words, register, judgement).await,
         };
-        match done {
+        let raised = match done {
             // By this very call: that was all it was to do.
             Ok(_) | Err(Failure::Again) => Ok(()),
             Err(failure) => Err(failure.at(resource, fence, pass)),
-        }
+        };
+        self.report.told(Some(fence.lock()), raised)
     }
 
     async fn highest(&self, resource: &Resource) -> Result<Option<Fence>, FenceError> {
         let look = Call::new(&FENCE_HIGHEST, vec![self.keys.register(resource)], Vec::new());
         let seen = self.runner.read(look).await.and_then(seen);
-        seen.map_err(|error| error.at("redis", Operation::Fence, None).into())
+        self.report.told(None, seen)
     }
 
     async fn forget(&self, resource: &Resource) -> Result<bool, FenceError> {
@@ -233,7 +246,7 @@ impl FenceRegister for RedisFences {
                 Err(StoreError::unknown(ErrorKind::Unreachable, message))
             }
         });
-        forgotten.map_err(|error| error.at("redis", Operation::Fence, None).into())
+        self.report.told(None, forgotten)
     }
 }
 

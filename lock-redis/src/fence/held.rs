@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lock_core::{FenceError, LockName, ToFence};
+use lock_core::{FenceError, LockName, Observer, ToFence};
 use redis::{FromRedisValue, ToRedisArgs};
 
 use super::script::{Judge, Judged, Words, behind, reply};
@@ -21,6 +21,14 @@ pub struct HeldCall {
 }
 
 impl RedisLocks {
+    /// Tells refusals of [`script`](Self::script)s that are made from here on to this observer, for metrics. What happens
+    /// to the locks themselves is told to the observer of [their client](lock_core::LocksBuilder::observer).
+    #[must_use]
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.report = self.report.observer(observer);
+        self
+    }
+
     /// A script for data that is kept where the locks are: it runs only if the grant holds its lock at that moment, by the
     /// record of the lock and the server's clock, and nobody is granted the lock before it has ended.
     ///
@@ -45,7 +53,8 @@ impl RedisLocks {
     pub fn script(&self, lua: &str) -> HeldScript {
         let (runner, keys) = self.way();
         let (script, judge) = (behind(Judge::Record, lua), Judge::Record);
-        HeldScript(Arc::new(Judged { runner: runner.clone(), keys: keys.clone(), script, judge }))
+        let (runner, keys, report) = (runner.clone(), keys.clone(), self.report.clone());
+        HeldScript(Arc::new(Judged { runner, keys, script, judge, report }))
     }
 
     /// What the names of keys begin with, or have in them, to be in the slot of this lock: `{invoice-42}`. Only clusters
@@ -100,10 +109,10 @@ impl HeldCall {
     /// the script ended with is its [`source`](std::error::Error::source), a [`redis::RedisError`], and what the script
     /// wrote before stays, since Redis rolls nothing back; so it may have been applied.
     pub async fn run<T: FromRedisValue>(self, fence: &impl ToFence) -> Result<T, FenceError> {
-        let fence = fence.to_fence()?;
-        let record = self.script.keys.record(fence.lock());
-        let token = fence.token().to_string();
-        let value = self.script.once(self.words, record, [&token]).await;
-        reply(value.map_err(|failure| failure.of(&fence))?, &fence)
+        let script = &self.script;
+        let fence = script.report.told(None, fence.to_fence())?;
+        let (record, token) = (script.keys.record(fence.lock()), fence.token().to_string());
+        let ran = script.once(self.words, record, [&token]).await.map_err(|failure| failure.of(&fence));
+        script.report.told(Some(fence.lock()), ran.and_then(|value| Ok(reply(value)?)))
     }
 }

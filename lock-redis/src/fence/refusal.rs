@@ -1,6 +1,6 @@
 //! What came of a fenced call that gave no reply.
 
-use lock_core::{ErrorKind, Fence, FenceError, NotHeld, Operation, Pass, Resource, StoreError, admit};
+use lock_core::{ErrorKind, Fence, FenceError, NotHeld, Pass, Resource, StoreError, admit};
 
 use super::script::Judge;
 use crate::{error, replies::corrupt};
@@ -44,11 +44,9 @@ impl Failure {
             Self::Seen(seen) => match seen.parse::<Fence>() {
                 Ok(seen) => match admit(Some(&seen), resource, fence, pass) {
                     Err(refused) => refused,
-                    Ok(_) => located(corrupt("a fence was refused that passes"), fence),
+                    Ok(_) => corrupt("a fence was refused that passes").into(),
                 },
-                Err(invalid) => {
-                    located(corrupt(format!("the register holds something else than a fence: {invalid}")), fence)
-                }
+                Err(invalid) => corrupt(format!("the register holds something else than a fence: {invalid}")).into(),
             },
             other => other.of(fence),
         }
@@ -60,16 +58,12 @@ impl Failure {
             Self::NotHeld => NotHeld { lock: fence.lock().clone(), token: fence.token() }.into(),
             Self::Again => {
                 let message = "the connection broke after the script had been let through, and its reply is lost";
-                located(StoreError::unknown(ErrorKind::Unreachable, message), fence)
+                StoreError::unknown(ErrorKind::Unreachable, message).into()
             }
-            Self::Seen(_) => located(corrupt("a register's refusal came where none was asked"), fence),
-            Self::Store(error) => located(error, fence),
+            Self::Seen(_) => corrupt("a register's refusal came where none was asked").into(),
+            Self::Store(error) => error.into(),
         }
     }
-}
-
-pub(super) fn located(error: StoreError, fence: &Fence) -> FenceError {
-    error.at("redis", Operation::Fence, Some(fence.lock())).into()
 }
 
 #[cfg(test)]

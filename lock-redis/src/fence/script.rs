@@ -2,10 +2,10 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use lock_core::{ErrorKind, Fence, FenceError, OsEntropy, OwnerId, StoreError};
+use lock_core::{ErrorKind, FenceReport, OsEntropy, OwnerId, StoreError};
 use redis::{FromRedisValue, ToRedisArgs, Value, cluster_routing::Slot, from_redis_value};
 
-use super::refusal::{Failure, located};
+use super::refusal::Failure;
 use crate::{
     keys::{self, Keys},
     operation::Runner,
@@ -77,6 +77,7 @@ pub(super) struct Judged {
     pub(super) keys: Keys,
     pub(super) script: Arc<Script>,
     pub(super) judge: Judge,
+    pub(super) report: FenceReport,
 }
 
 impl Judged {
@@ -148,9 +149,9 @@ fn of_one_slot(keys: &[Vec<u8>], judged_by: &[u8], mark: &[u8]) -> Result<(), St
 }
 
 /// The reply of the caller's script as what the caller wants.
-pub(super) fn reply<T: FromRedisValue>(value: Value, fence: &Fence) -> Result<T, FenceError> {
+pub(super) fn reply<T: FromRedisValue>(value: Value) -> Result<T, StoreError> {
     from_redis_value(value).map_err(|error| {
         let message = format!("the script ran, and its reply is of another type: {error}");
-        located(StoreError::unknown(ErrorKind::Other, message).caused_by(error), fence)
+        StoreError::unknown(ErrorKind::Other, message).caused_by(error)
     })
 }
