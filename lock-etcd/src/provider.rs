@@ -4,9 +4,9 @@ use std::{fmt, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use lock_core::{
-    AcquireRequest, Acquired, Capabilities, Durability, ErrorKind, Fairness, KeptBy, ListRequest, LockName,
-    LockProvider, LockStatus, Operation, OwnerId, ReleaseRequest, Released, RenewRequest, Renewed, StoreError, Wake,
-    Watch, in_waves,
+    AcquireRequest, Acquired, Capabilities, Durability, ErrorKind, Fairness, FenceReport, KeptBy, ListRequest,
+    LockName, LockProvider, LockStatus, Operation, OwnerId, ReleaseRequest, Released, RenewRequest, Renewed,
+    StoreError, Wake, Watch, in_waves,
 };
 use tokio::{runtime::Handle, task::AbortHandle};
 
@@ -26,6 +26,8 @@ use crate::{
 #[derive(Clone)]
 pub struct EtcdLocks {
     inner: Arc<Inner>,
+    /// Of what fenced writes come to.
+    pub(crate) report: FenceReport,
 }
 
 struct Inner {
@@ -79,7 +81,8 @@ impl EtcdLocks {
             tokio::spawn(tend::delete_overdue(Arc::clone(&store))).abort_handle(),
             tokio::spawn(tend::keep_waiting(Arc::clone(&store))).abort_handle(),
         ];
-        Ok(Self { inner: Arc::new(Inner { store, capabilities, tending, runtime: Handle::current() }) })
+        let inner = Arc::new(Inner { store, capabilities, tending, runtime: Handle::current() });
+        Ok(Self { inner, report: FenceReport::new("etcd") })
     }
 }
 

@@ -8,8 +8,8 @@ use std::{sync::Arc, time::Duration};
 use common::{AsServer, Place, fence, in_time, is_held, name, pass, queue, seconds, unique};
 use conformance_tests::Proxy;
 use lock_core::{
-    Applied, Clock, ErrorKind, FenceError, Lease, LeaseGuard, LockProvider, Locks, MemoryLocks, SeededEntropy,
-    SystemClock,
+    Applied, Clock, ErrorKind, Fence, FenceError, InvalidFence, Lease, LeaseGuard, LockProvider, Locks, MemoryLocks,
+    Pass, RefusalReason, Resource, SeededEntropy, SystemClock, TestObserver, ToFence,
 };
 use lock_etcd::{
     EtcdLocks,
@@ -260,6 +260,35 @@ async fn the_callers_own_transaction_takes_part() {
     assert!(write("1", "1").await && !write("1", "2").await && write("0", "2").await);
 }
 
+/// What is no fence, as a shared lease would be.
+struct NoFence;
+
+impl ToFence for NoFence {
+    fn to_fence(&self) -> Result<Fence, InvalidFence> {
+        "5@".parse()
+    }
+}
+
+/// Of a lease that holds nothing here, and of no fence at all.
+async fn a_refusal_is_told_once_with_its_reason() {
+    let (place, told) = (Place::shared().await, Arc::new(TestObserver::default()));
+    let locks = place.locks().await.observer(told.clone());
+    let mine = acquire(&locks, seconds(30)).await;
+    passes(&place, &locks, &mine).await;
+    assert_eq!(told.refusals(), []);
+    let elsewhere = Locks::new(MemoryLocks::new()).lock("x").ttl(seconds(30)).acquire().await.unwrap();
+    locks.write(&elsewhere, [place.put("a", "bad")]).await.unwrap_err();
+    assert_eq!(told.refusals(), [RefusalReason::NotHeld]);
+    locks.hold_fence(&elsewhere.fence().unwrap()).await.unwrap_err();
+    assert_eq!(told.refusals(), [RefusalReason::NotHeld]);
+
+    let (fences, accounts) = (place.fences().await.observer(told.clone()), Resource::new("accounts").unwrap());
+    fences.write(&accounts, &NoFence, Pass::Again, [place.put("a", "bad")]).await.unwrap_err();
+    assert_eq!(told.refusals(), [RefusalReason::Invalid]);
+    fences.admit(&accounts, &NoFence).unwrap_err();
+    assert_eq!(told.refusals(), [RefusalReason::Invalid]);
+}
+
 testbed::server_tests!(testbed::tests::private_etcd_can_be_had =>
     a_holder_writes_as_often_as_it_likes,
     a_released_lease_writes_nothing,
@@ -272,4 +301,5 @@ testbed::server_tests!(testbed::tests::private_etcd_can_be_had =>
     a_lease_of_another_store_is_no_hold,
     a_lost_answer_leaves_a_doubt_and_is_not_sent_again,
     the_callers_own_transaction_takes_part,
+    a_refusal_is_told_once_with_its_reason,
 );

@@ -14,8 +14,10 @@
 //! One who waits has an entry too, and its `create_revision` is the token he may come to have. A lease is only had from a
 //! grant; of a bare fence that can't be said, and so the oldest entry is looked up first.
 
+use std::sync::Arc;
+
 use etcd_client::{Client, Compare, Txn, TxnOp, TxnResponse};
-use lock_core::{Fence, FenceError, Lease, LockName, NotHeld, Operation, StoreError};
+use lock_core::{Fence, FenceError, Lease, NotHeld, Observer};
 
 use crate::{
     entry::Entry,
@@ -26,6 +28,15 @@ use crate::{
 /// Writes that are done only while their lock is held at the store. For data in the same cluster as the lock; one message
 /// each, and no register.
 impl EtcdLocks {
+    /// Tells refusals of fenced writes to this observer, for metrics; clones that were made before don't. What happens to the
+    /// locks themselves is told to the observer of [their client](lock_core::LocksBuilder::observer), and what becomes of
+    /// the caller's own transactions to nobody.
+    #[must_use]
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.report = self.report.observer(observer);
+        self
+    }
+
     /// For the caller's own transaction, in this cluster: it takes part only if this lease holds its lock at the store.
     ///
     /// Both compares are to be put into it, beside those of its own. What they prove: that this grant was neither
@@ -55,9 +66,8 @@ impl EtcdLocks {
     /// # Errors
     /// [`FenceError::Invalid`] for a lease that fences nothing.
     pub fn hold(&self, lease: &Lease) -> Result<[Compare; 2], FenceError> {
-        let fence = lease.fence()?;
-        let key = self.store().keys.entry(lease.name(), lease.owner());
-        Ok(is_there(&key, fence.token_i64()))
+        let fence = self.report.told(None, lease.fence())?;
+        Ok(is_there(&self.entry(lease), fence.token_i64()))
     }
 
     /// As [`hold`](Self::hold), where the lease itself isn't at hand: one read, to find the holder's key.
@@ -66,13 +76,17 @@ impl EtcdLocks {
     /// [`FenceError::NotHeld`] if this isn't the grant that holds the lock, such as the place of one who waits for it;
     /// [`FenceError::Store`], with nothing written.
     pub async fn hold_fence(&self, fence: &Fence) -> Result<[Compare; 2], FenceError> {
+        self.report.told(Some(fence.lock()), self.holder(fence).await)
+    }
+
+    async fn holder(&self, fence: &Fence) -> Result<[Compare; 2], FenceError> {
         let store = self.store();
         let (start, end) = store.keys.queue(fence.lock());
         let get = |client: Client| {
             let (start, options) = (start.clone(), oldest(end.clone()));
             async move { client.kv_client().get(start, Some(options)).await }
         };
-        let found = store.link.read(get).await.map_err(|error| at(error, fence.lock()))?;
+        let found = store.link.read(get).await?;
         let holder = found.kvs().first().filter(|kv| kv.create_revision() == fence.token_i64());
         let holder = holder.filter(|kv| !Entry::read(kv.value()).rests);
         holder.map(|kv| is_there(kv.key(), fence.token_i64())).ok_or_else(|| not_held(fence))
@@ -91,23 +105,28 @@ impl EtcdLocks {
     /// [`FenceError::NotHeld`] and [`FenceError::Invalid`], with nothing written; [`FenceError::Store`], which says whether
     /// it may have been applied.
     pub async fn write(&self, lease: &Lease, operations: impl Into<Vec<TxnOp>>) -> Result<TxnResponse, FenceError> {
-        let (fence, link) = (lease.fence()?, &self.store().link);
-        let key = self.store().keys.entry(lease.name(), lease.owner());
+        let fence = self.report.told(None, lease.fence())?;
+        let written = self.written(lease, &fence, operations.into()).await;
+        self.report.told(Some(fence.lock()), written)
+    }
+
+    async fn written(&self, lease: &Lease, fence: &Fence, operations: Vec<TxnOp>) -> Result<TxnResponse, FenceError> {
+        let (link, key) = (&self.store().link, self.entry(lease));
         // A transaction in which nothing asks for more is judged by what the asked member has itself, which may be old if it
         // is cut off (etcd's `isTxnSerializable`). This read asks for more, and is done only where the compare fails.
-        let look = [TxnOp::get(key, None)];
-        let step = Txn::new().when(self.hold(lease)?).and_then(operations).or_else(look);
+        let look = [TxnOp::get(key.as_slice(), None)];
+        let step = Txn::new().when(is_there(&key, fence.token_i64())).and_then(operations).or_else(look);
         let give_up = link.clock.now() + link.operation_timeout;
-        let answered = link.write_once(give_up, |client| txn::send(client, step.clone())).await;
-        let answer = answered.map_err(|error| at(error, fence.lock()))?.answer;
-        if answer.succeeded() { Ok(answer) } else { Err(not_held(&fence)) }
+        let answer = link.write_once(give_up, |client| txn::send(client, step.clone())).await?.answer;
+        if answer.succeeded() { Ok(answer) } else { Err(not_held(fence)) }
+    }
+
+    /// The key by which this lease holds its lock.
+    fn entry(&self, lease: &Lease) -> Vec<u8> {
+        self.store().keys.entry(lease.name(), lease.owner())
     }
 }
 
 fn not_held(fence: &Fence) -> FenceError {
     NotHeld { lock: fence.lock().clone(), token: fence.token() }.into()
-}
-
-fn at(error: StoreError, lock: &LockName) -> FenceError {
-    error.at("etcd", Operation::Fence, Some(lock)).into()
 }

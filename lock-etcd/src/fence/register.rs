@@ -10,7 +10,7 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 use etcd_client::{Client, Compare, CompareOp, KeyValue, Txn, TxnOp, TxnResponse};
 use lock_core::{
-    ErrorKind, Fence, FenceError, FenceRegister, LockName, Moment, Operation, Pass, Resource, StoreError, ToFence,
+    ErrorKind, Fence, FenceError, FenceRegister, FenceReport, Moment, Observer, Pass, Resource, StoreError, ToFence,
     admit,
 };
 
@@ -50,6 +50,7 @@ use crate::{
 #[derive(Clone)]
 pub struct EtcdFences {
     inner: Arc<Inner>,
+    report: FenceReport,
 }
 
 struct Inner {
@@ -76,7 +77,16 @@ impl EtcdFences {
         let Settings { way, keys, clock, operation_timeout, connect_timeout, .. } = settings;
         let link = Link::new(way, clock, operation_timeout, connect_timeout);
         contact::first(&link, &keys, 'f').await?;
-        Ok(Self { inner: Arc::new(Inner { link, keys, known: Known::default() }) })
+        let inner = Arc::new(Inner { link, keys, known: Known::default() });
+        Ok(Self { inner, report: FenceReport::new("etcd") })
+    }
+
+    /// Tells refusals to this observer, for metrics; clones that were made before don't. What becomes of the caller's own
+    /// transactions is told to nobody.
+    #[must_use]
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.report = self.report.observer(observer);
+        self
     }
 
     /// Does these operations if the fence passes, and raises what the resource has seen, in one transaction.
@@ -101,8 +111,9 @@ impl EtcdFences {
         pass: Pass,
         operations: impl Into<Vec<TxnOp>>,
     ) -> Result<TxnResponse, FenceError> {
-        let fence = fence.to_fence()?;
-        self.inner.write(resource, &fence, pass, operations.into()).await.map_err(|error| at(error, Some(fence.lock())))
+        let fence = self.report.told(None, fence.to_fence())?;
+        let written = self.inner.write(resource, &fence, pass, operations.into()).await;
+        self.report.told(Some(fence.lock()), written)
     }
 
     /// For the caller's own transaction, with compares of its own: these and the operation are to be put into it.
@@ -118,7 +129,7 @@ impl EtcdFences {
     /// # Errors
     /// [`FenceError::Invalid`] for a lease that fences nothing.
     pub fn admit(&self, resource: &Resource, fence: &impl ToFence) -> Result<(Vec<Compare>, TxnOp), FenceError> {
-        let fence = fence.to_fence()?;
+        let fence = self.report.told(None, fence.to_fence())?;
         let key = self.inner.keys.fence(resource);
         Ok((vec![reads(&key, Some(&fence))], put(&key, &fence)))
     }
@@ -185,13 +196,6 @@ fn read(resource: &Resource, kv: &KeyValue) -> Result<Fence, StoreError> {
     })
 }
 
-fn at(error: FenceError, lock: Option<&LockName>) -> FenceError {
-    match error {
-        FenceError::Store(error) => error.at("etcd", Operation::Fence, lock).into(),
-        refusal => refusal,
-    }
-}
-
 #[async_trait]
 impl FenceRegister for EtcdFences {
     /// One message, or two.
@@ -210,7 +214,7 @@ impl FenceRegister for EtcdFences {
         };
         let found = self.inner.link.read(get).await;
         let fence = found.and_then(|found| found.kvs().first().map(|kv| read(resource, kv)).transpose());
-        fence.map_err(|error| at(error.into(), None))
+        self.report.told(None, fence)
     }
 
     async fn forget(&self, resource: &Resource) -> Result<bool, FenceError> {
@@ -222,7 +226,7 @@ impl FenceRegister for EtcdFences {
         let link = &self.inner.link;
         let deleted = link.write_once(link.clock.now() + link.operation_timeout, delete).await;
         self.inner.known.forget(resource);
-        deleted.map(|deleted| deleted.deleted() > 0).map_err(|error| at(error.into(), None))
+        self.report.told(None, deleted.map(|deleted| deleted.deleted() > 0))
     }
 }
 
