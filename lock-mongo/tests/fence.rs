@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use common::{
     COLLECTION, Place, give_back,
@@ -12,10 +12,10 @@ use common::{
     name, pass, seconds, take,
 };
 use lock_core::{
-    Applied, Clock, ErrorKind, Fence, FenceError, Grant, InvalidFence, LockProvider, Locks, ReleaseRequest, Released,
-    SystemClock, ToFence, Transactions,
+    Applied, Clock, ErrorKind, Fence, FenceError, Grant, InvalidFence, LockProvider, Locks, Pass, RefusalReason,
+    ReleaseRequest, Released, Resource, SystemClock, TestObserver, ToFence, Transactions,
 };
-use lock_mongo::{MongoLocks, MongoTransactions};
+use lock_mongo::{MongoFences, MongoLocks, MongoTransactions};
 use mongodb::bson::{Bson, DateTime, doc};
 
 async fn a_transaction_open_beyond_its_lease_delays_a_take_over_until_it_ends() {
@@ -234,6 +234,38 @@ async fn what_is_no_fence_undoes_the_transaction_as_well() {
     place.clear().await;
 }
 
+/// By the guard and by the register; but what [`Transactions`] refuses, which their caller counts.
+async fn a_refusal_is_told_once_with_its_reason() {
+    let (place, told) = (Place::new().await, Arc::new(TestObserver::default()));
+    let transactions = transactions(&place).observer(told.clone());
+    let fences = MongoFences::connect(&place.url).await.unwrap().observer(told.clone());
+    let (never, list): (Fence, _) = ("5@never".parse().unwrap(), Resource::new("list").unwrap());
+    for (reason, by_register) in
+        [(RefusalReason::NotHeld, false), (RefusalReason::Invalid, false), (RefusalReason::Invalid, true)]
+    {
+        let mut session = begun(&place, &transactions).await;
+        let refused = match (reason, by_register) {
+            (RefusalReason::NotHeld, _) => transactions.hold(&mut session, &never).await,
+            (_, false) => transactions.hold(&mut session, &Nothing).await,
+            (_, true) => fences.admit(&mut session, &list, &Nothing, Pass::Again).await,
+        };
+        assert_eq!(refused.unwrap_err().reason(), Some(reason));
+        assert_eq!(told.refusals(), [reason]);
+    }
+    for reason in [None, Some(RefusalReason::Used)] {
+        let mut session = begun(&place, &transactions).await;
+        let admitted = fences.admit(&mut session, &list, &never, Pass::Once).await;
+        assert_eq!(admitted.is_ok(), reason.is_none(), "{admitted:?}");
+        assert_eq!(told.refusals(), Vec::from_iter(reason));
+        if reason.is_none() {
+            session.commit_transaction().await.unwrap();
+        }
+    }
+    transactions.begin(&never).await.map(drop).unwrap_err();
+    assert_eq!(told.refusals(), []);
+    place.clear().await;
+}
+
 fn transactions_of(locks: &MongoLocks) -> MongoTransactions {
     let transactions = locks.transactions().unwrap();
     assert!(!format!("{transactions:?}").contains(common::PASSWORD));
@@ -247,4 +279,5 @@ testbed::server_tests!(testbed::mongo =>
     without_a_transaction_nothing_is_held,
     work_that_ends_its_transaction_itself_is_told_as_unknown,
     what_is_no_fence_undoes_the_transaction_as_well,
+    a_refusal_is_told_once_with_its_reason,
 );

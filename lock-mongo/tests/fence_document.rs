@@ -3,11 +3,12 @@
 
 mod common;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use common::{Place, unique};
 use lock_core::{
-    Applied, Clock, Entropy, ErrorKind, Fence, FenceError, FencingToken, LockName, OsEntropy, Pass, SystemClock,
+    Applied, Clock, Entropy, ErrorKind, Fence, FenceError, FencingToken, LockName, OsEntropy, Pass, RefusalReason,
+    SystemClock, TestObserver,
 };
 use lock_mongo::DocumentFence;
 use mongodb::{
@@ -231,6 +232,22 @@ async fn a_standalone_does_it_too_and_it_costs_no_command_more() {
     }
 }
 
+async fn a_refusal_is_told_once_with_its_reason() {
+    let (place, told) = (Place::new().await, Arc::new(TestObserver::default()));
+    let data = place.database.collection::<Document>("data");
+    data.insert_one(doc! { "_id": 7 }).await.unwrap();
+    for (fence, refusals) in [
+        (under("x", 5, Pass::Again), None),
+        (under("x", 4, Pass::Again), Some(RefusalReason::Stale)),
+        (under("x", 5, Pass::Once), Some(RefusalReason::Used)),
+        (under("y", 6, Pass::Again), Some(RefusalReason::OtherLock)),
+    ] {
+        let written = fence.observer(told.clone()).update_one(&data, 7, doc! {}).await;
+        assert_eq!(told.refusals(), Vec::from_iter(refusals), "{written:?}");
+    }
+    place.clear().await;
+}
+
 testbed::server_tests!(testbed::mongo =>
     the_document_lets_only_the_highest_write,
     what_no_version_writes_refuses_all,
@@ -239,4 +256,5 @@ testbed::server_tests!(testbed::mongo =>
     a_write_that_takes_too_long_is_given_up,
     written_tokens_never_fall,
     a_standalone_does_it_too_and_it_costs_no_command_more,
+    a_refusal_is_told_once_with_its_reason,
 );

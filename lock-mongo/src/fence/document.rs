@@ -1,8 +1,10 @@
 //! A document that carries its own fence: the check without a transaction, since one update of one document is atomic.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use lock_core::{ErrorKind, Fence, FenceError, LockName, Operation, Pass, Resource, StoreError, ToFence, admit};
+use lock_core::{
+    ErrorKind, Fence, FenceError, FenceReport, LockName, Observer, Pass, Resource, StoreError, ToFence, admit,
+};
 use mongodb::{
     Collection,
     bson::{Binary, Bson, Document, doc, spec::BinarySubtype},
@@ -45,6 +47,7 @@ pub struct DocumentFence {
     fence: Fence,
     pass: Pass,
     timeout: Duration,
+    report: FenceReport,
 }
 
 impl DocumentFence {
@@ -53,7 +56,15 @@ impl DocumentFence {
     /// # Errors
     /// [`FenceError::Invalid`] for a lease that isn't exclusive.
     pub fn new(fence: &impl ToFence, pass: Pass) -> Result<Self, FenceError> {
-        Ok(Self { fence: fence.to_fence()?, pass, timeout: TIMEOUT })
+        Ok(Self { fence: fence.to_fence()?, pass, timeout: TIMEOUT, report: FenceReport::new("mongo") })
+    }
+
+    /// Tells refusals by [`update_one`](Self::update_one) to this observer, for metrics. What a command of one's own doesn't
+    /// find is told to nobody.
+    #[must_use]
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.report = self.report.observer(observer);
+        self
     }
 
     /// How long the server may take for a write, the majority's word included, and as long again for the look after one that
@@ -125,30 +136,35 @@ impl DocumentFence {
         id: impl Into<Bson>,
         update: impl Into<UpdateModifications>,
     ) -> Result<bool, FenceError> {
-        let at = |error: StoreError| error.at("mongo", Operation::Fence, Some(self.fence.lock()));
-        let id = doc! { "_id": id.into() };
+        let updated = self.updated(collection, doc! { "_id": id.into() }, update.into()).await;
+        self.report.told(Some(self.fence.lock()), updated)
+    }
+
+    async fn updated<T: Send + Sync>(
+        &self,
+        collection: &Collection<T>,
+        id: Document,
+        update: UpdateModifications,
+    ) -> Result<bool, FenceError> {
         let documents = collection.clone_with_type::<Document>();
         let majority =
             WriteConcern::builder().w(Acknowledgment::Majority).journal(true).w_timeout(self.timeout).build();
         // An update takes no limit of time in the driver, and this does.
         let write = documents.find_one_and_update(self.filter(id.clone()), self.update(update)).write_concern(majority);
         let written = write.projection(doc! { "_id": 1 }).max_time(self.timeout).await;
-        if written.map_err(|cause| at(error::of_command(cause.into())))?.is_some() {
+        if written.map_err(|cause| error::of_command(cause.into()))?.is_some() {
             return Ok(true);
         }
-        let Some(found) =
-            look(&documents, &id, self.timeout).await.map_err(|cause| at(error::of_reading(cause.into())))?
-        else {
-            return Ok(false);
-        };
+        let found = look(&documents, &id, self.timeout).await.map_err(|cause| error::of_reading(cause.into()))?;
+        let Some(found) = found else { return Ok(false) };
         let highest = match found.get(FIELD) {
             None => None,
-            Some(Bson::Document(fence)) => Some(seen_exactly(fence).map_err(at)?),
-            Some(_) => return Err(at(corrupt("the document's fence is no document")).into()),
+            Some(Bson::Document(fence)) => Some(seen_exactly(fence)?),
+            Some(_) => return Err(corrupt("the document's fence is no document").into()),
         };
         admit(highest.as_ref(), &named(collection, &id)?, &self.fence, self.pass)?;
         // It would pass now: the document was made or changed in between.
-        Err(at(StoreError::refused(ErrorKind::Contention, "the document's fence was changed at the same time")).into())
+        Err(StoreError::refused(ErrorKind::Contention, "the document's fence was changed at the same time").into())
     }
 }
 

@@ -4,7 +4,8 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use lock_core::{
-    Applied, ErrorKind, Fence, FenceError, FenceRegister, Moment, Operation, Pass, Resource, StoreError, ToFence,
+    Applied, ErrorKind, Fence, FenceError, FenceRegister, FenceReport, Moment, Observer, Pass, Resource, StoreError,
+    ToFence,
 };
 use mongodb::{
     ClientSession, Collection,
@@ -58,6 +59,7 @@ const LEAST: Duration = Duration::from_millis(10);
 pub struct MongoFences {
     runner: Arc<Runner>,
     server: String,
+    report: FenceReport,
 }
 
 impl MongoFences {
@@ -78,7 +80,14 @@ impl MongoFences {
     pub(super) async fn start(settings: Settings) -> Result<Self, StoreError> {
         let server = settings.server.clone();
         let (runner, _) = schema::open(settings).await?;
-        Ok(Self { runner: Arc::new(runner), server })
+        Ok(Self { runner: Arc::new(runner), server, report: FenceReport::new("mongo") })
+    }
+
+    /// Tells refusals to this observer, for metrics. Clones that were made before don't.
+    #[must_use]
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.report = self.report.observer(observer);
+        self
     }
 
     /// What a fenced transaction is to be started with: its commit is told once a majority has it in its journal. With
@@ -114,33 +123,32 @@ impl MongoFences {
         fence: &impl ToFence,
         pass: Pass,
     ) -> Result<(), FenceError> {
-        let mut taken = take(session).await.map_err(|error| error.at("mongo", Operation::Fence, None))?;
+        let mut taken = self.report.told(None, take(session).await)?;
         let admitted = match fence.to_fence() {
-            Ok(fence) => self.admit_at_server(&mut taken, Step::new(resource, fence, pass)).await,
-            Err(error) => Err(error.into()),
+            Ok(fence) => {
+                let step = Step::new(resource, fence, pass);
+                self.report.told(Some(step.lock()), self.admit_at_server(&mut taken, &step).await)
+            }
+            Err(invalid) => self.report.told(None, Err(invalid)),
         };
         give_back(session, taken, admitted.is_ok()).await;
         admitted
     }
 
-    async fn admit_at_server(&self, session: &mut ClientSession, step: Step) -> Result<(), FenceError> {
+    async fn admit_at_server(&self, session: &mut ClientSession, step: &Step) -> Result<(), FenceError> {
         let database = session.client().database(self.runner.database.name());
         let fences = database.collection::<Document>(self.runner.collection.name());
         let command = fences.find_one_and_update(step.filter(), step.update()).upsert(true);
         let command = command.projection(doc! { "_id": 1 }).max_time(self.runner.timeout);
-        let refused = match command.session(session).await {
+        match command.session(session).await {
             Ok(_) => return Ok(()),
-            Err(error) if is_duplicate(&error) => step,
-            Err(error) => return Err(at(failed(error), &step)),
-        };
-        // The transaction is over with that. What stands there is looked up outside of it.
-        let found = find(&fences, &refused.resource, ReadConcern::local())
-            .await
-            .map_err(|error| at(failed(error), &refused))?;
-        match refused.refused(found.as_ref()) {
-            Err(error) => Err(located(error, &refused)),
-            Ok(()) => Err(at(StoreError::refused(ErrorKind::Other, "the transaction was undone"), &refused)),
+            Err(error) if is_duplicate(&error) => {}
+            Err(error) => return Err(failed(error).into()),
         }
+        // The transaction is over with that. What stands there is looked up outside of it.
+        let found = find(&fences, &step.resource, ReadConcern::local()).await.map_err(failed)?;
+        step.refused(found.as_ref())?;
+        Err(StoreError::refused(ErrorKind::Other, "the transaction was undone").into())
     }
 
     /// One attempt; `in_doubt` is whether one was left unanswered so far.
@@ -199,7 +207,7 @@ impl FenceRegister for MongoFences {
                 {
                     attempts += 1;
                 }
-                raised => return raised.map_err(|error| located(error, &step)),
+                raised => return self.report.told(Some(step.lock()), raised),
             }
         }
     }
@@ -211,9 +219,8 @@ impl FenceRegister for MongoFences {
             let filter = doc! { "_id": id(&name) };
             async move { Ok(runner.collection.find_one(filter).max_time(runner.timeout).await?) }
         };
-        let told = |error: StoreError| error.at("mongo", Operation::Fence, None);
-        let found = self.runner.run(self.runner.timeout, look).await.map_err(told)?.found;
-        Ok(found.as_ref().map(seen).transpose().map_err(told)?)
+        let found = self.runner.run(self.runner.timeout, look).await;
+        self.report.told(None, found.and_then(|done| done.found.as_ref().map(seen).transpose()))
     }
 
     async fn forget(&self, resource: &Resource) -> Result<bool, FenceError> {
@@ -225,13 +232,15 @@ impl FenceRegister for MongoFences {
                 Ok(command.max_time(runner.timeout).await?.is_some())
             }
         };
-        let told = |error: StoreError| error.at("mongo", Operation::Fence, None);
-        let done = self.runner.run(self.runner.timeout, delete).await.map_err(told)?;
-        if done.in_doubt && !done.found {
-            let message = "an attempt was left unanswered; the fence is forgotten, by this or since before";
-            return Err(told(StoreError::unknown(ErrorKind::Unreachable, message)).into());
-        }
-        Ok(done.found)
+        let done = self.runner.run(self.runner.timeout, delete).await;
+        let forgotten = done.and_then(|done| {
+            if done.in_doubt && !done.found {
+                let message = "an attempt was left unanswered; the fence is forgotten, by this or since before";
+                return Err(StoreError::unknown(ErrorKind::Unreachable, message));
+            }
+            Ok(done.found)
+        });
+        self.report.told(None, forgotten)
     }
 }
 
@@ -257,12 +266,4 @@ async fn find(
 
 fn is_duplicate(error: &Error) -> bool {
     Failure::from(error.clone()).code() == Some(DUPLICATE_KEY)
-}
-
-fn at(error: StoreError, step: &Step) -> FenceError {
-    error.at("mongo", Operation::Fence, Some(step.lock())).into()
-}
-
-fn located(error: FenceError, step: &Step) -> FenceError {
-    if let FenceError::Store(error) = error { at(error, step) } else { error }
 }

@@ -18,7 +18,8 @@ use std::{
 
 use async_trait::async_trait;
 use lock_core::{
-    Applied, Clock, ErrorKind, Fence, FenceError, NotHeld, Operation, StoreError, SystemClock, ToFence, Transactions,
+    Applied, Clock, ErrorKind, Fence, FenceError, FenceReport, InvalidFence, NotHeld, Observer, Operation, StoreError,
+    SystemClock, ToFence, Transactions,
 };
 use mongodb::{
     Client, ClientSession,
@@ -90,6 +91,7 @@ pub struct MongoTransactions {
     collection: String,
     timeout: Duration,
     clock: Arc<dyn Clock>,
+    report: FenceReport,
 }
 
 impl MongoTransactions {
@@ -107,6 +109,7 @@ impl MongoTransactions {
             collection: COLLECTION.to_owned(),
             timeout: Duration::from_secs(5),
             clock: Arc::new(SystemClock),
+            report: FenceReport::new("mongo"),
         }
     }
 
@@ -135,6 +138,14 @@ impl MongoTransactions {
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
+        self
+    }
+
+    /// Tells this observer when [`hold`](Self::hold) refuses, for metrics. What
+    /// [`run_in_transaction`](lock_core::Lock::run_in_transaction) is refused is told to the observer of its locks.
+    #[must_use]
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.report = self.report.observer(observer);
         self
     }
 
@@ -170,23 +181,30 @@ impl MongoTransactions {
     /// it; begin anew. The source is the driver's error, with its label `TransientTransactionError`.
     /// [`ErrorKind::Unsupported`] on a standalone server; [`ErrorKind::Other`] if no transaction was started.
     pub async fn hold(&self, session: &mut ClientSession, fence: &impl ToFence) -> Result<(), FenceError> {
-        let mut taken = take(session).await.map_err(|error| error.at("mongo", Operation::Fence, None))?;
-        let held = match fence.to_fence() {
-            Ok(fence) => self.hold_at_server(&mut taken, &fence).await,
-            Err(error) => Err(error.into()),
+        match fence.to_fence() {
+            Ok(fence) => self.report.told(Some(fence.lock()), self.held(session, Ok(&fence)).await),
+            Err(invalid) => self.report.told(None, self.held(session, Err(invalid)).await),
+        }
+    }
+
+    /// Whatever the check says, after an error the transaction is undone.
+    async fn held(&self, session: &mut ClientSession, fence: Result<&Fence, InvalidFence>) -> Result<(), FenceError> {
+        let mut taken = take(session).await?;
+        let held = match fence {
+            Ok(fence) => self.hold_at_server(&mut taken, fence).await,
+            Err(invalid) => Err(invalid.into()),
         };
         give_back(session, taken, held.is_ok()).await;
         held
     }
 
     async fn hold_at_server(&self, session: &mut ClientSession, fence: &Fence) -> Result<(), FenceError> {
-        let at = |error: StoreError| FenceError::from(error.at("mongo", Operation::Fence, Some(fence.lock())));
         let records = session.client().database(&self.database).collection::<Document>(&self.collection);
-        let filter = pipelines::held(fence.lock(), fence.token_i64()).map_err(at)?;
+        let filter = pipelines::held(fence.lock(), fence.token_i64())?;
         // Only a change is a write, and only a write is in anybody's way.
         let update = doc! { "$set": { "guarded_by": fresh() } };
         let command = records.find_one_and_update(filter, update).projection(doc! { "_id": 1 }).max_time(self.timeout);
-        let found = command.session(session).await.map_err(|error| at(failed(error)))?;
+        let found = command.session(session).await.map_err(failed)?;
         found.map(drop).ok_or_else(|| NotHeld { lock: fence.lock().clone(), token: fence.token() }.into())
     }
 
@@ -196,7 +214,7 @@ impl MongoTransactions {
         loop {
             let mut session = self.client.start_session().await.map_err(failed)?;
             session.start_transaction().with_options(self.options()).await.map_err(failed)?;
-            let error = match self.hold(&mut session, &fence).await {
+            let error = match self.held(&mut session, Ok(&fence)).await {
                 Ok(()) => return Ok(session),
                 Err(error) => error,
             };
@@ -213,7 +231,7 @@ impl MongoTransactions {
         if !is_in_transaction(&mut session).await? {
             return Err(ended_by_the_work().into());
         }
-        self.hold(&mut session, &fence).await?;
+        self.held(&mut session, Ok(&fence)).await?;
         let (give_up, mut attempts, mut in_doubt) = (self.clock.now() + self.timeout, 1, false);
         loop {
             let Err(cause) = session.commit_transaction().await else { return Ok(()) };
@@ -258,12 +276,12 @@ impl Transactions for MongoTransactions {
         let asks = Arc::new(());
         // What is begun too late is undone: nothing was written, and nobody will commit it.
         let begun = self.in_task(StoreError::refused, self.clone().begun(fence.clone(), Arc::downgrade(&asks))).await;
-        begun.map_err(|error| located(error, Some(fence)))
+        self.report.placed(Some(fence.lock()), begun)
     }
 
     async fn commit(&self, transaction: ClientSession, fence: &Fence) -> Result<(), FenceError> {
         let committed = self.in_task(StoreError::unknown, self.clone().committed(transaction, fence.clone()));
-        committed.await.map_err(|error| located(error, Some(fence)))
+        self.report.placed(Some(fence.lock()), committed.await)
     }
 
     async fn roll_back(&self, mut transaction: ClientSession) -> Result<(), StoreError> {
@@ -271,8 +289,8 @@ impl Transactions for MongoTransactions {
             // The driver fails it only where none is open, and doesn't tell what became of what was.
             transaction.abort_transaction().await.map_err(|cause| ended_by_the_work().caused_by(cause).into())
         };
-        self.in_task(StoreError::unknown, undo).await.map_err(|error| match located(error, None) {
-            FenceError::Store(error) => error,
+        self.in_task(StoreError::unknown, undo).await.map_err(|error| match error {
+            FenceError::Store(error) => error.at("mongo", Operation::Fence, None),
             error => StoreError::unknown(ErrorKind::Other, error.to_string()),
         })
     }
@@ -295,13 +313,6 @@ pub(super) fn options(timeout: Duration) -> TransactionOptions {
         .selection_criteria(SelectionCriteria::ReadPreference(ReadPreference::Primary))
         .max_commit_time(timeout)
         .build()
-}
-
-fn located(error: FenceError, fence: Option<&Fence>) -> FenceError {
-    match error {
-        FenceError::Store(error) => error.at("mongo", Operation::Fence, fence.map(Fence::lock)).into(),
-        error => error,
-    }
 }
 
 /// With its own end of the transaction the work may have kept what it wrote, whatever it wrote after that.
