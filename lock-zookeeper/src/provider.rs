@@ -4,9 +4,9 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use lock_core::{
-    AcquireRequest, Acquired, Capabilities, Durability, Fairness, FencingToken, KeptBy, ListRequest, LockName,
-    LockProvider, LockStatus, Operation, OwnerId, ReleaseRequest, Released, RenewRequest, Renewed, StoreError,
-    TtlRange, Wake, WakeHub, Watch,
+    AcquireRequest, Acquired, Capabilities, Durability, Fairness, FenceReport, FencingToken, KeptBy, ListRequest,
+    LockName, LockProvider, LockStatus, Operation, OwnerId, ReleaseRequest, Released, RenewRequest, Renewed,
+    StoreError, TtlRange, Wake, WakeHub, Watch,
 };
 
 use crate::{
@@ -24,6 +24,8 @@ use crate::{
 #[derive(Clone)]
 pub struct ZooKeeperLocks {
     pub(crate) inner: Arc<Inner>,
+    /// Of what fenced writes come to.
+    pub(crate) report: FenceReport,
 }
 
 pub(crate) struct Inner {
@@ -74,7 +76,8 @@ impl ZooKeeperLocks {
         };
         let front = Front::new(&ground, client);
         let others = Remembered::default();
-        Ok(Self { inner: Arc::new(Inner { ground, line: Arc::new(line), front, others, capabilities }) })
+        let inner = Inner { ground, line: Arc::new(line), front, others, capabilities };
+        Ok(Self { inner: Arc::new(inner), report: FenceReport::new("zookeeper") })
     }
 }
 

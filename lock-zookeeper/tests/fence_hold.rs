@@ -10,8 +10,8 @@ use common::{OPEN, ask, fences::Log, fresh_path, give_back, locks, operator, sta
 use conformance_tests::Proxy;
 use lock_core::{
     AcquireRequest, Acquired, Applied, Capabilities, ErrorKind, FenceError, FencingToken, Grant, Lease, ListRequest,
-    LockName, LockProvider, LockStatus, Locks, OwnerId, ReleaseRequest, Released, RenewRequest, Renewed, StoreError,
-    Waiting, Watch,
+    LockName, LockProvider, LockStatus, Locks, MemoryLocks, OwnerId, RefusalReason, ReleaseRequest, Released,
+    RenewRequest, Renewed, StoreError, TestObserver, Waiting, Watch,
 };
 use lock_zookeeper::{
     ZooKeeperLocks,
@@ -309,6 +309,23 @@ async fn what_the_server_refuses_and_what_is_in_doubt_is_told_as_such() {
     assert_eq!(log.entries().await, ["this-entry", "next"]);
 }
 
+async fn a_refusal_is_told_once_with_its_reason() {
+    let server = start(testbed::zookeeper).await;
+    let (operator, path, told) = (operator(&server).await, fresh_path(), Arc::new(TestObserver::default()));
+    let log = Log::new(&operator, &path).await;
+    let ours = locks(&server, &path).await.observer(told.clone());
+    let mine = Locks::new(ours.clone()).lock("x").ttl(TTL).acquire().await.unwrap();
+    ours.write(&mine, log.entry("mine")).await.unwrap();
+    assert_eq!(told.refusals(), []);
+    let elsewhere = Locks::new(MemoryLocks::new()).lock("x").ttl(TTL).acquire().await.unwrap();
+    is_not_held(ours.write(&elsewhere, log.entry("bad")).await, &elsewhere);
+    assert_eq!(told.refusals(), [RefusalReason::NotHeld]);
+    is_not_held(ours.write_over(&operator, &elsewhere, log.entry("bad")).await, &elsewhere);
+    assert_eq!(told.refusals(), [RefusalReason::NotHeld]);
+    is_not_held(ours.hold(&elsewhere, &mut operator.new_multi_writer()).await, &elsewhere);
+    assert_eq!(told.refusals(), [RefusalReason::NotHeld]);
+}
+
 testbed::server_tests!(testbed::zookeeper =>
     what_was_begun_under_a_lease_that_ends_meanwhile_is_not_done,
     another_clients_lease_that_ends_meanwhile_writes_nothing,
@@ -317,4 +334,5 @@ testbed::server_tests!(testbed::zookeeper =>
     paths_are_below_the_chroot_of_whoever_writes,
     who_may_not_read_the_entry_is_told_so,
     what_the_server_refuses_and_what_is_in_doubt_is_told_as_such,
+    a_refusal_is_told_once_with_its_reason,
 );

@@ -17,7 +17,7 @@
 
 use std::sync::Arc;
 
-use lock_core::{Applied, FenceError, Lease, NotHeld, Operation, StoreError};
+use lock_core::{Applied, FenceError, Lease, NotHeld, Observer, StoreError};
 use zookeeper_client::{CheckWriter, Client, Error, MultiWriteResult, MultiWriter};
 
 use crate::{
@@ -42,6 +42,15 @@ struct Entry {
 }
 
 impl ZooKeeperLocks {
+    /// Tells refusals of fenced writes to this observer, for metrics; clones that were made before don't. What happens to the
+    /// locks themselves is told to the observer of [their client](lock_core::LocksBuilder::observer), and what becomes of
+    /// the caller's own multis to nobody.
+    #[must_use]
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.report = self.report.observer(observer);
+        self
+    }
+
     /// Adds the condition that this lease holds its lock to a multi of the caller's own, which then fails as a whole with
     /// `NoNode` at this place if it doesn't, at the moment of the write.
     ///
@@ -62,9 +71,9 @@ impl ZooKeeperLocks {
         let added = async {
             let ground = &self.inner.ground;
             let entry = self.entry(lease, &ground.patience(ground.operation_timeout)).await?;
-            multi.add_check_version(&entry.path, ANY_VERSION).map_err(|error| unsent(error).into())
+            multi.add_check_version(&entry.path, ANY_VERSION).map_err(|error| FenceError::from(unsent(error)))
         };
-        added.await.map_err(|error| at(error, lease))
+        self.report.told(Some(lease.name()), added.await)
     }
 
     /// Does what `write` adds in one step with the condition that this lease holds its lock: one message over the lease's own
@@ -108,7 +117,7 @@ impl ZooKeeperLocks {
             }
             outcome.map_err(|miss| self.refusal(miss, lease, &entry))
         };
-        written.await.map_err(|error| at(error, lease))
+        self.report.told(Some(lease.name()), written.await)
     }
 
     /// The same over the caller's own client of the same servers; paths are below that one's chroot, if it has one.
@@ -132,7 +141,7 @@ impl ZooKeeperLocks {
             let outcome = conditional(client, &entry, &patience, write).await;
             outcome.map_err(|miss| self.refusal(miss, lease, &entry))
         };
-        written.await.map_err(|error| at(error, lease))
+        self.report.told(Some(lease.name()), written.await)
     }
 
     /// The entry by which this lease holds its lock, as far as is known.
@@ -207,11 +216,4 @@ async fn conditional(
 
 fn not_held(lease: &Lease) -> FenceError {
     NotHeld { lock: lease.name().clone(), token: lease.token() }.into()
-}
-
-fn at(error: FenceError, lease: &Lease) -> FenceError {
-    match error {
-        FenceError::Store(error) => error.at("zookeeper", Operation::Fence, Some(lease.name())).into(),
-        refusal => refusal,
-    }
 }

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 use futures_util::future::join;
 use lock_core::{
-    Applied, ErrorKind, Fence, FenceError, FenceRegister, LockName, Operation, Pass, Resource, StoreError, ToFence,
+    Applied, ErrorKind, Fence, FenceError, FenceRegister, FenceReport, Observer, Pass, Resource, StoreError, ToFence,
     admit,
 };
 use zookeeper_client::{CheckWriter, Client, CreateMode, Error, MultiWriteResult};
@@ -50,6 +50,7 @@ use crate::{
 #[derive(Clone)]
 pub struct ZooKeeperFences {
     inner: Arc<Inner>,
+    report: FenceReport,
 }
 
 struct Inner {
@@ -78,7 +79,15 @@ impl ZooKeeperFences {
         let (client, _) = ground.open(LONGEST).await?;
         ground.prepare(&client, &[ground.paths.fences()]).await?;
         let front = Front::new(&ground, client);
-        Ok(Self { inner: Arc::new(Inner { ground, front, highest: Remembered::default() }) })
+        let inner = Arc::new(Inner { ground, front, highest: Remembered::default() });
+        Ok(Self { inner, report: FenceReport::new("zookeeper") })
+    }
+
+    /// Tells refusals to this observer, for metrics. Clones that were made before don't.
+    #[must_use]
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.report = self.report.observer(observer);
+        self
     }
 
     /// Does what `write` adds if the fence passes, in one step with the check and with the raise, if it is the highest by now.
@@ -103,8 +112,8 @@ impl ZooKeeperFences {
         pass: Pass,
         write: impl FnMut(&mut CheckWriter<'_>) -> Result<(), Error>,
     ) -> Result<Vec<MultiWriteResult>, FenceError> {
-        let fence = fence.to_fence()?;
-        self.step(resource, &fence, pass, write).await.map_err(|error| at(error, Some(fence.lock())))
+        let fence = self.report.told(None, fence.to_fence())?;
+        self.report.told(Some(fence.lock()), self.step(resource, &fence, pass, write).await)
     }
 
     async fn step(
@@ -271,13 +280,6 @@ fn corrupt(path: &str) -> StoreError {
     StoreError::refused(ErrorKind::Corrupt, message)
 }
 
-fn at(error: FenceError, lock: Option<&LockName>) -> FenceError {
-    match error {
-        FenceError::Store(error) => error.at("zookeeper", Operation::Fence, lock).into(),
-        refusal => refusal,
-    }
-}
-
 #[async_trait]
 impl FenceRegister for ZooKeeperFences {
     async fn raise(&self, resource: &Resource, fence: &Fence, pass: Pass) -> Result<(), FenceError> {
@@ -287,11 +289,11 @@ impl FenceRegister for ZooKeeperFences {
     async fn highest(&self, resource: &Resource) -> Result<Option<Fence>, FenceError> {
         let Inner { ground, .. } = &*self.inner;
         let patience = ground.patience(ground.operation_timeout);
-        self.look(&ground.paths.fence(resource), &patience).await.map_err(|error| at(error.into(), None))
+        self.report.told(None, self.look(&ground.paths.fence(resource), &patience).await)
     }
 
     async fn forget(&self, resource: &Resource) -> Result<bool, FenceError> {
-        self.forget_all(resource).await.map_err(|error| at(error, None))
+        self.report.told(None, self.forget_all(resource).await)
     }
 }
 
