@@ -5,6 +5,7 @@
 //! what [`frozen`](crate::frozen) is for.
 
 mod names;
+mod refusals;
 mod rule;
 mod table;
 mod together;
@@ -12,9 +13,12 @@ mod together;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use lock_core::{Fence, FenceError, FenceRegister, FencingToken, LockName, OsEntropy, OwnerId, Pass, Resource};
+use lock_core::{
+    Fence, FenceError, FenceRegister, FencingToken, LockName, Observer, OsEntropy, OwnerId, Pass, Resource,
+};
 
 pub use names::{locks_are_told_apart, resources_are_told_apart};
+pub use refusals::a_refusal_is_told_once_with_its_reason;
 pub use rule::{
     a_higher_token_is_taken_and_seen, a_lower_token_is_refused_and_changes_nothing,
     a_token_of_another_lock_is_refused_however_high, forgotten_it_is_open_to_another_lock, once_each_token_passes_once,
@@ -24,13 +28,21 @@ pub use rule::{
 pub use table::{REGISTER_PROPERTIES, RegisterProperty};
 pub use together::{of_many_at_once_the_highest_stays, of_many_with_one_token_one_passes_once};
 
-use crate::{Failure, asker::Outcome, ensure};
+use crate::{Failure, Lacking, asker::Outcome, ensure};
 
 /// A fence register under test.
 #[async_trait]
 pub trait Registers: Send + Sync {
     /// A fresh client, with connections of its own. All of one harness see the same register.
     async fn register(&self) -> Result<Arc<dyn FenceRegister>, Failure>;
+
+    /// Likewise, one that tells this observer what it refuses.
+    ///
+    /// # Errors
+    /// [`Failure::Lacking`] if the registers tell nobody.
+    async fn observed(&self, _observer: Arc<dyn Observer>) -> Result<Arc<dyn FenceRegister>, Failure> {
+        Err(Lacking::new("its registers tell nobody what they refuse").into())
+    }
 }
 
 /// The resource of a property, with a client that writes to it.

@@ -54,4 +54,5 @@ properties!(
     locks_are_told_apart,
     of_many_at_once_the_highest_stays,
     of_many_with_one_token_one_passes_once,
+    a_refusal_is_told_once_with_its_reason,
 );

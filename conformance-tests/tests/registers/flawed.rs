@@ -11,7 +11,10 @@ use conformance_tests::{
     Failure,
     registers::{REGISTER_PROPERTIES, Registers},
 };
-use lock_core::{Fence, FenceError, FenceRegister, FencingToken, LockName, Pass, Resource, Stale, admit};
+use lock_core::{
+    Event, Fence, FenceError, FenceRegister, FencingToken, LockName, Observer, Pass, RefusalReason, Resource, Stale,
+    admit,
+};
 
 /// What is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,8 +43,14 @@ pub(crate) enum Flaw {
     /// In two steps.
     ChecksThenWrites,
     /// A cache that is taken for the truth.
-    /// A cache that is taken for the truth.
     KeptByTheClient,
+    /// Errors go past whoever counts them.
+    TellsNobody,
+    /// Where it refuses, and again where that is handed out.
+    TellsTwice,
+    TellsUsedAsStale,
+    /// Also of what passes.
+    TellsOfAll,
 }
 
 /// Which properties find it.
@@ -62,6 +71,10 @@ pub(crate) const CATCHES: &[(Flaw, &[&str])] = &[
     (Flaw::Floats, &["tokens_are_told_apart_to_the_last"]),
     (Flaw::ChecksThenWrites, &["of_many_at_once_the_highest_stays", "of_many_with_one_token_one_passes_once"]),
     (Flaw::KeptByTheClient, &["what_was_raised_outlives_its_client"]),
+    (Flaw::TellsNobody, &["a_refusal_is_told_once_with_its_reason"]),
+    (Flaw::TellsTwice, &["a_refusal_is_told_once_with_its_reason"]),
+    (Flaw::TellsUsedAsStale, &["a_refusal_is_told_once_with_its_reason"]),
+    (Flaw::TellsOfAll, &["a_refusal_is_told_once_with_its_reason"]),
 ];
 
 /// The property passes without the flaw, and finds it.
@@ -82,11 +95,50 @@ type Seen = Arc<Mutex<HashMap<Resource, Fence>>>;
 struct Flawed {
     flaw: Flaw,
     seen: Seen,
+    observer: Option<Arc<dyn Observer>>,
 }
 
 impl Flawed {
     fn new(flaw: Flaw) -> Self {
-        Self { flaw, seen: Seen::default() }
+        Self { flaw, seen: Seen::default(), observer: None }
+    }
+
+    fn tell(&self, raised: &Result<(), FenceError>) {
+        let Some(observer) = &self.observer else { return };
+        let reason = match (raised.as_ref().err().and_then(FenceError::reason), self.flaw) {
+            (_, Flaw::TellsNobody) => return,
+            (Some(RefusalReason::Used), Flaw::TellsUsedAsStale) | (None, Flaw::TellsOfAll) => RefusalReason::Stale,
+            (None, _) => return,
+            (Some(reason), _) => reason,
+        };
+        for _ in 0..if self.flaw == Flaw::TellsTwice { 2 } else { 1 } {
+            observer.observed("flawed", None, &Event::FenceRefused { reason });
+        }
+    }
+
+    async fn raised(&self, resource: &Resource, fence: &Fence, pass: Pass) -> Result<(), FenceError> {
+        let (key, fence) = (self.resource(resource), self.kept(fence));
+        if self.flaw == Flaw::ChecksThenWrites {
+            let highest = self.seen.lock().unwrap().get(&key).cloned();
+            let keep = self.judge(highest.as_ref(), resource, &fence, pass)?;
+            // As long as an answer of a server takes.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            if keep {
+                self.seen.lock().unwrap().insert(key, fence);
+            }
+            return Ok(());
+        }
+        let mut seen = self.seen.lock().unwrap();
+        let judged = self.judge(seen.get(&key), resource, &fence, pass);
+        let writes_all_the_same = matches!(
+            (&judged, self.flaw),
+            (Err(FenceError::Stale(_)), Flaw::RefusesAndLowers)
+                | (Err(FenceError::OtherLock(_)), Flaw::RefusesAndChangesTheLock)
+        );
+        if writes_all_the_same || matches!(judged, Ok(true)) {
+            seen.insert(key, fence);
+        }
+        judged.map(drop)
     }
 
     fn name(&self, name: &str) -> String {
@@ -138,35 +190,20 @@ impl Flawed {
 impl Registers for Flawed {
     async fn register(&self) -> Result<Arc<dyn FenceRegister>, Failure> {
         let seen = if self.flaw == Flaw::KeptByTheClient { Seen::default() } else { self.seen.clone() };
-        Ok(Arc::new(Self { flaw: self.flaw, seen }))
+        Ok(Arc::new(Self { flaw: self.flaw, seen, observer: None }))
+    }
+
+    async fn observed(&self, observer: Arc<dyn Observer>) -> Result<Arc<dyn FenceRegister>, Failure> {
+        Ok(Arc::new(Self { observer: Some(observer), ..self.clone() }))
     }
 }
 
 #[async_trait]
 impl FenceRegister for Flawed {
     async fn raise(&self, resource: &Resource, fence: &Fence, pass: Pass) -> Result<(), FenceError> {
-        let (key, fence) = (self.resource(resource), self.kept(fence));
-        if self.flaw == Flaw::ChecksThenWrites {
-            let highest = self.seen.lock().unwrap().get(&key).cloned();
-            let keep = self.judge(highest.as_ref(), resource, &fence, pass)?;
-            // As long as an answer of a server takes.
-            tokio::time::sleep(Duration::from_millis(1)).await;
-            if keep {
-                self.seen.lock().unwrap().insert(key, fence);
-            }
-            return Ok(());
-        }
-        let mut seen = self.seen.lock().unwrap();
-        let judged = self.judge(seen.get(&key), resource, &fence, pass);
-        let writes_all_the_same = matches!(
-            (&judged, self.flaw),
-            (Err(FenceError::Stale(_)), Flaw::RefusesAndLowers)
-                | (Err(FenceError::OtherLock(_)), Flaw::RefusesAndChangesTheLock)
-        );
-        if writes_all_the_same || matches!(judged, Ok(true)) {
-            seen.insert(key, fence);
-        }
-        judged.map(drop)
+        let raised = self.raised(resource, fence, pass).await;
+        self.tell(&raised);
+        raised
     }
 
     async fn highest(&self, resource: &Resource) -> Result<Option<Fence>, FenceError> {
