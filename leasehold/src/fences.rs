@@ -43,7 +43,7 @@ pub async fn connect_fences(url: &str) -> Result<Arc<dyn FenceRegister>, StoreEr
     Ok(match scheme.as_str() {
         "memory" => counted!(MemoryFences::new()),
         #[cfg(feature = "sqlite")]
-        "sqlite" => Arc::new(lock_sqlite::SqliteFences::connect(url).await?),
+        "sqlite" => counted!(lock_sqlite::SqliteFences::connect(url).await?),
         #[cfg(feature = "postgres")]
         "postgres" | "postgresql" => Arc::new(lock_postgres::PostgresFences::connect(url).await?),
         #[cfg(feature = "redis")]
@@ -53,13 +53,13 @@ pub async fn connect_fences(url: &str) -> Result<Arc<dyn FenceRegister>, StoreEr
             return Err(StoreError::refused(lock_core::ErrorKind::Unsupported, message));
         }
         #[cfg(feature = "redis")]
-        redis if redis.starts_with("redis") => Arc::new(lock_redis::RedisFences::connect(url).await?),
+        redis if redis.starts_with("redis") => counted!(lock_redis::RedisFences::connect(url).await?),
         #[cfg(feature = "mongo")]
-        "mongodb" | "mongodb+srv" => Arc::new(lock_mongo::MongoFences::connect(url).await?),
+        "mongodb" | "mongodb+srv" => counted!(lock_mongo::MongoFences::connect(url).await?),
         #[cfg(feature = "etcd")]
-        "etcd" | "etcds" => Arc::new(lock_etcd::EtcdFences::connect(url).await?),
+        "etcd" | "etcds" => counted!(lock_etcd::EtcdFences::connect(url).await?),
         #[cfg(feature = "zookeeper")]
-        "zookeeper" => Arc::new(lock_zookeeper::ZooKeeperFences::connect(url).await?),
+        "zookeeper" => counted!(lock_zookeeper::ZooKeeperFences::connect(url).await?),
         other => return Err(not_here(other)),
     })
 }
