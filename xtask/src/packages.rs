@@ -34,7 +34,7 @@ const NEEDS: &[Need] = &[
         what: "pip3",
         there: || has_program("pip3"),
         package: "python3-pip",
-        why: "MongoDB's server comes from the Python package index",
+        why: "the servers of MongoDB and of S3 come from the Python package index",
     },
 ];
 

