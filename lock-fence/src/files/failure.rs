@@ -4,9 +4,12 @@ use std::{io, path::Path};
 
 use lock_core::{ErrorKind, LockName, Operation, StoreError};
 
+/// What the errors of files, and the refusals that are counted, call the store.
+pub(crate) const STORE: &str = "files";
+
 /// Names the place.
 pub(crate) fn here(error: StoreError, lock: Option<&LockName>) -> StoreError {
-    error.at("files", Operation::Fence, lock)
+    error.at(STORE, Operation::Fence, lock)
 }
 
 /// Nothing was changed.

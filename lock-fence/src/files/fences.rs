@@ -3,13 +3,16 @@
 use std::{fs::TryLockError, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use lock_core::{ErrorKind, Fence, FenceError, FenceRegister, Operation, Pass, Resource, StoreError, ToFence, admit};
+use lock_core::{
+    ErrorKind, Fence, FenceError, FenceRegister, FenceReport, Observer, Operation, Pass, Resource, StoreError, ToFence,
+    admit,
+};
 use tokio::sync::Mutex;
 
 use super::{
     admission::{FileAdmission, Place, on_a_thread},
     directory::Directory,
-    failure::{before, here},
+    failure::{STORE, before},
     name::checked,
 };
 
@@ -33,6 +36,7 @@ pub struct FileFences {
     /// In one process one waits in line; only its first asks the operating system.
     line: Arc<Mutex<()>>,
     patience: Duration,
+    report: FenceReport,
 }
 
 impl FileFences {
@@ -43,8 +47,15 @@ impl FileFences {
     pub async fn open(directory: impl AsRef<Path>) -> Result<Self, StoreError> {
         let path = directory.as_ref().to_owned();
         let opened = on_a_thread(move || Directory::open(&path)).await;
-        let directory = Arc::new(opened.map_err(|why| why.at("files", Operation::Connect, None))?);
-        Ok(Self { directory, line: Arc::default(), patience: PATIENCE })
+        let directory = Arc::new(opened.map_err(|why| why.at(STORE, Operation::Connect, None))?);
+        Ok(Self { directory, line: Arc::default(), patience: PATIENCE, report: FenceReport::new(STORE) })
+    }
+
+    /// Tells refusals to this observer, for metrics. Clones that were made before don't.
+    #[must_use]
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.report = self.report.observer(observer);
+        self
     }
 
     /// How long one waits to be let in before it is [`Contention`](ErrorKind::Contention); 10 s by default.
@@ -71,7 +82,8 @@ impl FileFences {
         fence: &impl ToFence,
         pass: Pass,
     ) -> Result<FileAdmission, FenceError> {
-        self.let_in(resource, fence.to_fence()?, pass).await
+        let fence = self.report.told(None, fence.to_fence())?;
+        self.report.told(Some(fence.lock()), self.let_in(resource, &fence, pass).await)
     }
 
     /// Lets the fence in if it passes, and replaces one file as a whole. Then it is on the disk.
@@ -90,14 +102,14 @@ impl FileFences {
     ) -> Result<(), FenceError> {
         let bytes = bytes.into();
         // First, so that a mistake in the name doesn't use a token up.
-        checked(file).map_err(|error| here(error, None))?;
-        let admission = self.let_in(resource, fence.to_fence()?, pass).await?;
+        self.report.told(None, checked(file))?;
+        let admission = self.admit(resource, fence, pass).await?;
+        // Its errors are placed already, and it refuses nothing.
         Ok(admission.write(file, bytes).await?)
     }
 
-    async fn let_in(&self, resource: &Resource, fence: Fence, pass: Pass) -> Result<FileAdmission, FenceError> {
-        let here = |error| here(error, Some(fence.lock()));
-        let place = self.enter().await.map_err(here)?;
+    async fn let_in(&self, resource: &Resource, fence: &Fence, pass: Pass) -> Result<FileAdmission, FenceError> {
+        let place = self.enter().await?;
         let (asked, resource) = (fence.clone(), resource.clone());
         let judged = place.work(move |directory| {
             let highest = directory.highest(&resource)?;
@@ -107,8 +119,8 @@ impl FileFences {
                 Err(refusal) => Err(refusal),
             })
         });
-        judged.await.map_err(here)??;
-        Ok(FileAdmission::new(place, fence))
+        judged.await??;
+        Ok(FileAdmission::new(place, fence.clone()))
     }
 
     /// Waits for the place inside.
@@ -142,19 +154,18 @@ impl FileFences {
 #[async_trait]
 impl FenceRegister for FileFences {
     async fn raise(&self, resource: &Resource, fence: &Fence, pass: Pass) -> Result<(), FenceError> {
-        self.let_in(resource, fence.clone(), pass).await.map(drop)
+        self.admit(resource, fence, pass).await.map(drop)
     }
 
     async fn highest(&self, resource: &Resource) -> Result<Option<Fence>, FenceError> {
         // It is replaced as a whole, so a look needs no lock.
         let (directory, resource) = (Arc::clone(&self.directory), resource.clone());
-        Ok(on_a_thread(move || directory.highest(&resource)).await.map_err(|error| here(error, None))?)
+        self.report.told(None, on_a_thread(move || directory.highest(&resource)).await)
     }
 
     async fn forget(&self, resource: &Resource) -> Result<bool, FenceError> {
-        let here = |error| here(error, None);
-        let place = self.enter().await.map_err(here)?;
+        let place = self.report.told(None, self.enter().await)?;
         let resource = resource.clone();
-        Ok(place.work(move |directory| directory.forget(&resource)).await.map_err(here)?)
+        self.report.told(None, place.work(move |directory| directory.forget(&resource)).await)
     }
 }

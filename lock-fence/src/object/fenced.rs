@@ -1,9 +1,12 @@
 //! The fenced objects.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use lock_core::{
-    Applied, ErrorKind, Fence, FenceError, FenceRegister, Operation, Pass, Resource, StoreError, ToFence, admit,
+    Applied, ErrorKind, Fence, FenceError, FenceRegister, FenceReport, Observer, Pass, Resource, StoreError, ToFence,
+    admit,
 };
 
 use super::{
@@ -18,9 +21,13 @@ const TRIES: usize = 64;
 /// Objects, each of which keeps the highest fence it has seen in its first line.
 ///
 /// The name of a resource is the object's key, in which `%`, `\`, control characters, slashes beside which there is nothing
-/// and dots at the end of a part are percent-encoded.
+/// and dots at the end of a part are `%` and one letter or digit: `%s` for a slash, `%d` for a dot, `%p` for `%`. So no key has more
+/// than the 1,024 bytes that S3 takes.
 #[derive(Debug)]
-pub struct FencedObjects<S>(S);
+pub struct FencedObjects<S> {
+    store: S,
+    report: FenceReport,
+}
 
 /// An object, taken apart.
 struct Object {
@@ -34,8 +41,16 @@ type Next = Option<(Option<Fence>, Bytes)>;
 
 impl<S: ConditionalObjects> FencedObjects<S> {
     /// Over this store.
+    #[must_use]
     pub const fn new(store: S) -> Self {
-        Self(store)
+        Self { store, report: FenceReport::new("object store") }
+    }
+
+    /// Tells refusals to this observer, for metrics.
+    #[must_use]
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.report = self.report.observer(observer);
+        self
     }
 
     /// Replaces the object's content, or makes the object, if the fence passes. Two round trips if nobody comes between.
@@ -71,13 +86,13 @@ impl<S: ConditionalObjects> FencedObjects<S> {
         pass: Pass,
         change: impl Fn(Option<Bytes>) -> Bytes + Send + Sync,
     ) -> Result<(), FenceError> {
-        let fence = lease.to_fence()?;
+        let fence = self.report.told(None, lease.to_fence())?;
         let next = |now: Option<&Object>| {
             admit(now.and_then(|now| now.line.fence.as_ref()), resource, &fence, pass)?;
             let content = now.map(|now| now.content.clone());
             Ok(Some((Some(fence.clone()), change(content))))
         };
-        self.write(resource, &next).await.map(drop)
+        self.report.told(Some(fence.lock()), self.write(resource, &next).await.map(drop))
     }
 
     /// What the object holds, without its first line if it is fenced; `None` if there is none. The fence isn't asked: who
@@ -86,7 +101,7 @@ impl<S: ConditionalObjects> FencedObjects<S> {
     /// # Errors
     /// [`FenceError::Store`].
     pub async fn get(&self, resource: &Resource) -> Result<Option<Bytes>, FenceError> {
-        Ok(self.find(resource).await.map_err(placed)?.map(|now| now.content))
+        Ok(self.report.told(None, self.find(resource).await)?.map(|now| now.content))
     }
 
     /// Whether there was need to write.
@@ -98,12 +113,12 @@ impl<S: ConditionalObjects> FencedObjects<S> {
         // By it a write is known again whose answer was lost, or that was sent twice below us.
         let mark = Mark::random();
         let key = key::of_resource(resource);
-        let mut now = self.find(resource).await.map_err(placed)?;
+        let mut now = self.find(resource).await?;
         for _ in 0..TRIES {
             let Some((fence, content)) = next(now.as_ref())? else { return Ok(false) };
             let line = now.as_ref().map_or_else(Line::default, |now| now.line.clone()).next(fence, mark);
             let unchanged = now.as_ref().map(|now| &now.found);
-            if self.0.put_if(&key, line.before(&content), unchanged).await.map_err(placed)? {
+            if self.store.put_if(&key, line.before(&content), unchanged).await? {
                 return Ok(true);
             }
             let after = self.find(resource).await.map_err(|error| in_doubt(resource, Some(error)))?;
@@ -114,12 +129,12 @@ impl<S: ConditionalObjects> FencedObjects<S> {
             }
         }
         let message = format!("others wrote \"{resource}\" first, {TRIES} times");
-        Err(placed(StoreError::refused(ErrorKind::Contention, message)).into())
+        Err(StoreError::refused(ErrorKind::Contention, message).into())
     }
 
     /// The object as it is now. An error says that nothing was written: nothing is.
     async fn find(&self, resource: &Resource) -> Result<Option<Object>, StoreError> {
-        let found = self.0.get(&key::of_resource(resource)).await.map_err(|error| match error.applied() {
+        let found = self.store.get(&key::of_resource(resource)).await.map_err(|error| match error.applied() {
             Applied::No => error,
             _ => StoreError::refused(error.kind(), "the object can't be read").caused_by(error),
         })?;
@@ -154,14 +169,10 @@ fn was_written(mark: Mark, before: Option<&Object>, now: Option<&Object>) -> Opt
 fn in_doubt(resource: &Resource, error: Option<StoreError>) -> StoreError {
     let message =
         format!("others wrote \"{resource}\" after it was read, and whether it was written before can't be seen");
-    placed(match error {
+    match error {
         Some(error) => StoreError::unknown(error.kind(), message).caused_by(error),
         None => StoreError::unknown(ErrorKind::Contention, message),
-    })
-}
-
-fn placed(error: StoreError) -> StoreError {
-    error.at("object store", Operation::Fence, None)
+    }
 }
 
 #[async_trait]
@@ -173,11 +184,11 @@ impl<S: ConditionalObjects> FenceRegister for FencedObjects<S> {
             let content = now.map(|now| now.content.clone()).unwrap_or_default();
             Ok(raises.then(|| (Some(fence.clone()), content)))
         };
-        self.write(resource, &next).await.map(drop)
+        self.report.told(Some(fence.lock()), self.write(resource, &next).await.map(drop))
     }
 
     async fn highest(&self, resource: &Resource) -> Result<Option<Fence>, FenceError> {
-        Ok(self.find(resource).await.map_err(placed)?.and_then(|now| now.line.fence))
+        Ok(self.report.told(None, self.find(resource).await)?.and_then(|now| now.line.fence))
     }
 
     /// Writes the object anew without what it has seen; its content stays, and so does its first line, with `-` for a fence.
@@ -187,6 +198,6 @@ impl<S: ConditionalObjects> FenceRegister for FencedObjects<S> {
             let known = now.filter(|now| now.line.fence.is_some());
             Ok(known.map(|now| (None, now.content.clone())))
         };
-        self.write(resource, &next).await
+        self.report.told(None, self.write(resource, &next).await)
     }
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use http::{Request, Response, request::Parts};
-use lock_core::{Fence, FenceRegister, Pass, Resource};
+use lock_core::{Event, Fence, FenceRegister, Observer, Pass, RefusalReason, Resource};
 use tower_layer::Layer;
 use tower_service::Service;
 use tracing::Instrument as _;
@@ -25,6 +25,9 @@ type Naming = dyn Fn(&Parts) -> Result<Resource, Refusal> + Send + Sync;
 /// Lets requests in by their [`HEADER`](super::HEADER), and answers those that are stale with 409.
 ///
 /// Clones share what is being answered. What is let in carries its [`Fence`] among the request's extensions.
+///
+/// A request that goes through several layers, one resource each, stays inside of the outer one while it waits for the inner
+/// one. So nest them in the same order on every route: in opposite orders two requests may each wait for the other for ever.
 #[derive(Clone)]
 pub struct FenceLayer {
     register: Arc<dyn FenceRegister>,
@@ -32,6 +35,7 @@ pub struct FenceLayer {
     pass: Pass,
     optional: bool,
     gate: Arc<Gate>,
+    observer: Option<Arc<dyn Observer>>,
 }
 
 impl FenceLayer {
@@ -59,11 +63,12 @@ impl FenceLayer {
         naming: impl Fn(&Parts) -> Result<Resource, Refusal> + Send + Sync + 'static,
     ) -> Self {
         let (register, naming) = (Arc::new(register), Arc::new(naming));
-        Self { register, naming, pass: Pass::Again, optional: false, gate: Arc::default() }
+        Self { register, naming, pass: Pass::Again, optional: false, gate: Arc::default(), observer: None }
     }
 
-    /// Which tokens pass; [`Pass::Again`] by default. With [`Pass::Once`] a request that waits for others
-    /// is judged only when they are gone, and in no order: many that are stale may come before a newer one.
+    /// Which tokens pass; [`Pass::Again`] by default. With [`Pass::Once`] a request that waits for others is judged only when
+    /// they are gone, and those that wait are let in in no order. None is answered after a newer one all the same, since it is
+    /// judged inside; but a newer one may have to wait until many that are stale were told so.
     #[must_use]
     pub fn pass(mut self, pass: Pass) -> Self {
         self.pass = pass;
@@ -77,10 +82,28 @@ impl FenceLayer {
         self
     }
 
-    async fn let_in(&self, parts: &Parts) -> Result<Option<(Fence, Stay)>, Refusal> {
-        let Some(fence) = header::read(&parts.headers)? else {
-            return if self.optional { Ok(None) } else { Err(Refusal::Missing) };
+    /// Tells this observer of requests whose header is missing or no fence, for metrics: as store `service`, for the reason
+    /// [`Invalid`](RefusalReason::Invalid). Of those that the register refuses, the register tells its own observer.
+    #[must_use]
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observer = Some(observer);
+        self
+    }
+
+    /// By the header alone; `None` if it is missing, and may be.
+    fn fence_of(&self, parts: &Parts) -> Result<Option<Fence>, Refusal> {
+        let read = match header::read(&parts.headers) {
+            Ok(None) if !self.optional => Err(Refusal::Missing),
+            read => read,
         };
+        if let (Err(_), Some(observer)) = (&read, &self.observer) {
+            observer.observed("service", None, &Event::FenceRefused { reason: RefusalReason::Invalid });
+        }
+        read
+    }
+
+    async fn let_in(&self, parts: &Parts) -> Result<Option<(Fence, Stay)>, Refusal> {
+        let Some(fence) = self.fence_of(parts)? else { return Ok(None) };
         let resource = (self.naming)(parts)?;
         let stay = loop {
             let empty = match self.gate.enter(&resource, &fence, false) {
