@@ -256,11 +256,60 @@ async fn without_its_register_nothing_is_let_in_and_nothing_is_told_of_it() {
     assert!(!body.to_string().contains("db.internal") && ledger.written.lock().unwrap().is_empty(), "{body}");
 }
 
-#[test]
-fn what_may_have_been_written_is_not_said_to_be_safe_to_send_again() {
-    let no = Refusal::from(FenceError::from(StoreError::refused(ErrorKind::Unreachable, "away")));
-    assert_eq!((no.status(), no.code()), (StatusCode::SERVICE_UNAVAILABLE, "fence_unavailable"));
-    let maybe = Refusal::from(FenceError::from(StoreError::unknown(ErrorKind::Unreachable, "away")));
-    assert_eq!((maybe.status(), maybe.code()), (StatusCode::INTERNAL_SERVER_ERROR, "outcome_unknown"));
-    assert!(!maybe.to_string().contains("try again"), "{maybe}");
+/// Nobody is asked before he is inside, so those that wait are let in in any order.
+#[tokio::test]
+async fn with_once_none_is_answered_after_a_newer_one() {
+    let tokens = ["3@accounts", "2@accounts", "4@accounts", "2@accounts", "3@accounts", "4@accounts"];
+    for first in 0..tokens.len() {
+        let ledger = Ledger::default();
+        let app = app(&ledger, FenceLayer::new(Slow(MemoryFences::new()), accounts()).pass(Pass::Once));
+        let spawn = |token: &'static str| {
+            let app = app.clone();
+            tokio::spawn(async move { send(&app, "/", &[token]).await.0 })
+        };
+        let slow = spawn("1@accounts");
+        ledger.began.notified().await;
+        let waiting: Vec<_> = (0..tokens.len()).map(|at| spawn(tokens[(first + at) % tokens.len()])).collect();
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert!(ledger.written.lock().unwrap().is_empty(), "{first}: one overtook");
+        ledger.go_on.notify_one();
+        let mut answered = usize::from(slow.await.unwrap() == StatusCode::OK);
+        for request in waiting {
+            match request.await.unwrap() {
+                StatusCode::OK => answered += 1,
+                status => assert_eq!(status, StatusCode::CONFLICT),
+            }
+        }
+        let written = ledger.written.lock().unwrap().clone();
+        assert!(written.windows(2).all(|two| two[0] < two[1]), "{first}: {written:?}");
+        assert_eq!((written.first(), written.last(), written.len()), (Some(&1), Some(&4), answered), "{first}");
+    }
+}
+
+/// As the layer's doc asks for: the same one is the outer one on both routes.
+#[tokio::test]
+async fn layers_that_are_nested_in_one_order_do_not_wait_for_each_other() {
+    async fn touch() -> &'static str {
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        "written"
+    }
+    let layer = |name: &str| FenceLayer::new(Slow(MemoryFences::new()), Resource::new(name).unwrap());
+    let (outer, inner) = (layer("outer"), layer("inner"));
+    let both = || Router::new().fallback(touch).layer(inner.clone()).layer(outer.clone());
+    let (one, other): (Router, Router) = (both(), both());
+    let sent = (1..=20).map(|token: u64| {
+        let app = if token % 2 == 0 { one.clone() } else { other.clone() };
+        tokio::spawn(async move { send(&app, "/", &[&format!("{token}@accounts")]).await.0 })
+    });
+    let mut passed = 0;
+    for request in sent.collect::<Vec<_>>() {
+        let status =
+            tokio::time::timeout(std::time::Duration::from_secs(30), request).await.expect("it waits for ever");
+        passed += usize::from(status.unwrap() == StatusCode::OK);
+    }
+    assert!(passed > 0, "none passed");
 }
