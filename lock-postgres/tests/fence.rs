@@ -133,6 +133,40 @@ async fn a_lock_that_is_released_or_forced_is_granted_after_the_transaction() {
     stage.clear().await;
 }
 
+/// Who waits for a lock whose lease is over and whose transaction is open comes back ten times a second.
+async fn who_comes_back_says_seldom_that_he_waits_and_is_always_announced_to() {
+    let stage = Stage::new().await;
+    let (request, grant) = take(&stage.locks, "x").await;
+    let tx = stage.held(LEVELS[0], &fence_of(&request, grant)).await;
+    assert!(stage.locks.force_release(&name("x")).await.unwrap());
+    stage.place.sql("CREATE TABLE {s}.written (at timestamptz DEFAULT clock_timestamp())").await;
+    let counter = "
+        CREATE FUNCTION {s}.count() RETURNS trigger LANGUAGE plpgsql AS
+            $$BEGIN INSERT INTO {s}.written DEFAULT VALUES; RETURN NULL; END$$;
+        CREATE TRIGGER count AFTER INSERT OR UPDATE ON {s}.locks FOR EACH ROW EXECUTE FUNCTION {s}.count()";
+    stage.place.sql(counter).await;
+    let (span, start) = (Duration::from_millis(500), SystemClock.now());
+    let mut asked: i64 = 0;
+    while SystemClock.now().since(start) < 4 * span {
+        let left = "SELECT floor(extract(epoch FROM wanted_until - clock_timestamp()) * 1000)::bigint FROM {s}.locks";
+        let before = SystemClock.now();
+        assert!(matches!(stage.asked("x", Waiting::Wake(span)).await, Acquired::Held(_)));
+        let left = stage.place.number(left).await;
+        // A release within the span, from when it was asked for, is announced.
+        let passed = i64::try_from(SystemClock.now().since(before).as_millis()).unwrap();
+        assert!(left + passed + 1 >= 500, "{left} ms are left after {passed} ms");
+        asked += 1;
+        pass(Duration::from_millis(20)).await;
+    }
+    let written = stage.place.number("SELECT count(*) FROM {s}.written").await;
+    println!("asked {asked} times within four spans; written {written} times");
+    assert!(asked > 12, "too slow to tell");
+    assert!(written <= 5, "written {written} times, asked {asked} times");
+    tx.rollback().await.unwrap();
+    granted(stage.asked("x", Waiting::Wake(span)).await);
+    stage.clear().await;
+}
+
 async fn renewals_and_other_locks_are_not_held_up() {
     let stage = Stage::new().await;
     let request = ask("short", Duration::from_millis(100));
@@ -251,6 +285,7 @@ testbed::server_tests!(testbed::postgres =>
     a_transaction_that_comes_after_the_take_over_is_refused_and_keeps_nothing,
     what_is_no_grant_of_this_lock_is_refused,
     a_lock_that_is_released_or_forced_is_granted_after_the_transaction,
+    who_comes_back_says_seldom_that_he_waits_and_is_always_announced_to,
     renewals_and_other_locks_are_not_held_up,
     a_row_is_not_deleted_while_it_is_guarded,
     the_look_comes_after_the_wait_for_the_guard,

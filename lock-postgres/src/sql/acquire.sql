@@ -40,7 +40,7 @@ seen AS MATERIALIZED (
         l.name IS NULL OR l.free_at <= clock_timestamp() AS free,
         l.owner = asked.owner AND l.expires_at > clock_timestamp() AS mine,
         coalesce(l.last_tick >= asked.tick, false) AS used_up,
-        -- A mark that is there already is not made again.
+        -- A mark that lasts for as long is not made again.
         asked.wait > interval '0'
             AND (l.wanted_until IS NULL OR l.wanted_until < clock_timestamp() + asked.wait) AS mark,
         l.free_at,
@@ -87,8 +87,9 @@ taken AS (
             CASE WHEN free THEN at ELSE l.granted_at END,
             CASE WHEN free THEN at + ttl WHEN mine THEN greatest(l.expires_at, at + ttl) ELSE l.expires_at END,
             CASE WHEN free THEN at + ttl + grace WHEN mine THEN greatest(l.free_at, at + ttl + grace) ELSE l.free_at END,
-            CASE WHEN free OR mine OR used_up OR wait <= interval '0' THEN l.wanted_until
-                ELSE greatest(l.wanted_until, at + wait) END,
+            -- For twice as long as it is asked for: who comes back meanwhile writes nothing.
+            CASE WHEN free OR mine OR used_up OR wait <= interval '0' OR l.wanted_until >= at + wait THEN l.wanted_until
+                ELSE at + 2 * wait END,
             CASE WHEN free THEN excluded.holder ELSE l.holder END,
             CASE WHEN free THEN greatest(l.last_tick, excluded.last_tick) ELSE l.last_tick END
         FROM (
