@@ -28,17 +28,18 @@
 //! [`PostgresTransactions`], where locks and data are in one database. `begin`, `hold` in a transaction that was begun otherwise,
 //! or the whole of it by [`run_in_transaction`](lock_core::Lock::run_in_transaction): it is done only if its grant holds the lock
 //! at the server, and until it has ended nobody else is granted the lock, even if the lease expires, is given back or taken away.
-//! `begin` needs no round trip of its own, nor does the second look when it is committed; `hold` is one. Under `REPEATABLE READ`
-//! and `SERIALIZABLE` each look is two.
+//! `begin` needs no round trip of its own, nor does the second look when it is committed; `hold` is one.
 //! It holds up neither renewals nor other locks. Who waits for the lock meanwhile asks ten times a second, since nothing tells of
-//! a transaction's end, and marks each time that somebody waits; `inspect` calls the lock free. It needs the right to `UPDATE` the table `locks`.
+//! a transaction's end; `inspect` calls the lock free. It needs the right to `UPDATE` the table `locks`.
 //! A process that stands still in such a transaction keeps the lock for as long as its connection lives: the server's
-//! `idle_in_transaction_session_timeout` bounds that, and what was written is undone then. All clients of these locks must know it: those of a version before it don't wait for such transactions.
+//! `idle_in_transaction_session_timeout` bounds that, and what was written is undone then.
 //!
-//! It rests on the server's clock as leases do: should that step back by more than the locks' grace in the very moment in which the
-//! next grant is being committed, a guard may pass for the one before, and two transactions be guarded at once. Where sessions
-//! are `REPEATABLE READ` or `SERIALIZABLE` by default, work that is longer than a renewal's third of the ttl ends with
-//! [`Contention`](lock_core::ErrorKind::Contention) at its commit: let such sessions be `READ COMMITTED`.
+//! Where a later grant was made, also one that is being committed, tokens decide and not the clock. All clients of these locks must
+//! know that: those of a version before fences don't wait for guarded transactions, and those of the first one with fences
+//! aren't waited for in the moment in which they commit a take-over.
+//!
+//! Under `REPEATABLE READ` and `SERIALIZABLE`, where a transaction sees the lock as it was at its first statement, each look is a
+//! second one on another connection: [`PostgresTransactions`] opens up to two of its own for it.
 //!
 //! [`PostgresFences`], where the lock is elsewhere: the table `<schema>.fences` keeps the highest token of each resource, and
 //! `admit` judges and raises it in the transaction that writes. One round trip, and no version of the row unless it raises. It

@@ -56,6 +56,7 @@ impl Schema {
                 "schema" => text.push_str(&schema),
                 "locks" | "fences" => text.extend([&schema, ".\"", word, "\""]),
                 "guards" => text.push_str(&self.guards()),
+                "takeovers" => text.push_str(&self.takeovers()),
                 value => pieces.push((std::mem::take(&mut text), value.to_owned())),
             }
             rest = after;
@@ -67,6 +68,11 @@ impl Schema {
     /// What the keys of this schema's guards are hashed with, so that they are others in each schema.
     fn guards(&self) -> String {
         format!("'{}'::bigint", fnv1a(&format!("leasehold guards:{}", self.0)).cast_signed())
+    }
+
+    /// The first half of the keys of this schema's take-overs: keys of two halves are others than whole ones.
+    fn takeovers(&self) -> String {
+        (fnv1a(&format!("leasehold take-overs:{}", self.0)) >> 33).to_string()
     }
 
     /// The channel of this schema's wake-ups, no longer than an identifier. `NOTIFY` stays within one database.

@@ -4,65 +4,17 @@
 mod common;
 
 use common::{
-    fence_of, give_back, granted,
-    guarded::{LEVELS, Stage, guard_key, not_held},
-    name,
-    pooler::in_time,
-    take, unique,
+    again, ask, fence_of, give_back, granted,
+    guarded::{LEVELS, Single, Stage, guard_key, not_held},
+    name, pass, seconds, take,
 };
+use std::time::Duration;
+
 use lock_core::{
-    Applied, ErrorKind, Fence, FenceError, FenceRegister, LockProvider, Pass, Released, Resource, Transactions as _,
-    Waiting,
+    AcquireRequest, Acquired, Applied, Clock, ErrorKind, Fence, FenceError, FenceRegister, Lease, LockProvider, Locks,
+    Pass, Released, Renewed, Resource, SystemClock, Transactions as _, Waiting,
 };
-use lock_postgres::{
-    PostgresFences, PostgresTransactions,
-    sqlx::{
-        self, PgPool,
-        postgres::{PgConnectOptions, PgPoolOptions},
-    },
-};
-
-/// A pool of one connection, whose transactions are of this level.
-struct Single {
-    pool: PgPool,
-    program: String,
-    transactions: PostgresTransactions,
-}
-
-impl Single {
-    async fn new(stage: &Stage, isolation: &str) -> Self {
-        let program = unique();
-        let options: PgConnectOptions = stage.place.url.parse().unwrap();
-        let options =
-            options.application_name(&program).options([("default_transaction_isolation", isolation.to_lowercase())]);
-        let pool = PgPoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
-        let transactions = stage.locks.transactions(pool.clone());
-        Self { pool, program, transactions }
-    }
-
-    /// Nothing is open in its session, though nobody uses it again.
-    async fn rests(&self, stage: &Stage) {
-        let open = format!(
-            "SELECT count(*) FROM pg_stat_activity WHERE application_name = '{}' AND state <> 'idle'",
-            self.program
-        );
-        in_time(async {
-            while stage.place.number(&open).await > 0 {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await;
-    }
-
-    /// A transaction without a lock is kept.
-    async fn works(&self, stage: &Stage) {
-        let before = stage.ledger.entries().await.len();
-        let mut tx = self.pool.begin().await.unwrap();
-        stage.ledger.write(&mut tx, "without a lock").await;
-        tx.commit().await.unwrap();
-        assert_eq!(stage.ledger.entries().await.len(), before + 1);
-    }
-}
+use lock_postgres::{PostgresFences, PostgresTransactions, sqlx};
 
 async fn a_refusal_leaves_no_transaction_behind() {
     let stage = Stage::new().await;
@@ -153,7 +105,7 @@ async fn the_look_of_a_beginning_comes_after_its_wait_for_the_guard() {
     let stage = Stage::new().await;
     for isolation in LEVELS {
         let single = Single::new(&stage, isolation).await;
-        for round in 0..2 {
+        for _ in 0..2 {
             let (request, grant) = take(&stage.locks, "x").await;
             let fence = fence_of(&request, grant);
             let mut tx = stage.held(isolation, &fence).await;
@@ -166,13 +118,7 @@ async fn the_look_of_a_beginning_comes_after_its_wait_for_the_guard() {
             stage.waited_for(key).await;
             assert!(stage.locks.force_release(&name("x")).await.unwrap());
             alone.rollback().await.unwrap();
-            match beginning.await.unwrap() {
-                Err(FenceError::NotHeld(_)) => {}
-                Err(FenceError::Store(error)) if isolation != LEVELS[0] => {
-                    assert_eq!((error.kind(), error.applied()), (ErrorKind::Contention, Applied::No), "{error}");
-                }
-                other => panic!("{isolation}, {round}: it was over before the look: {other:?}"),
-            }
+            not_held(beginning.await.unwrap());
             single.rests(&stage).await;
         }
         single.pool.close().await;
@@ -185,7 +131,7 @@ async fn each_level_is_guarded_from_its_beginning_to_its_end() {
     for isolation in LEVELS {
         let single = Single::new(&stage, isolation).await;
         // The first finds out what the level is, and the next know it.
-        for round in 0..3 {
+        for _ in 0..3 {
             let (request, grant) = take(&stage.locks, isolation).await;
             let fence = fence_of(&request, grant);
             let mut tx = single.transactions.begin(&fence).await.unwrap();
@@ -199,14 +145,7 @@ async fn each_level_is_guarded_from_its_beginning_to_its_end() {
             stage.ledger.write(&mut tx, "lost").await;
             assert!(stage.locks.force_release(&name(isolation)).await.unwrap());
             stage.refused(isolation).await;
-            match single.transactions.commit(tx, &fence).await {
-                Err(FenceError::NotHeld(_)) if isolation == LEVELS[0] => {}
-                // What it sees is from before.
-                Err(FenceError::Store(error)) if isolation != LEVELS[0] => {
-                    assert_eq!((error.kind(), error.applied()), (ErrorKind::Contention, Applied::No), "{error}");
-                }
-                other => panic!("{isolation}, {round}: {other:?}"),
-            }
+            not_held(single.transactions.commit(tx, &fence).await);
             single.rests(&stage).await;
             not_held(single.transactions.begin(&fence).await.map(drop));
             single.rests(&stage).await;
@@ -220,6 +159,70 @@ async fn each_level_is_guarded_from_its_beginning_to_its_end() {
     let entries = stage.ledger.entries().await;
     assert_eq!(entries.iter().filter(|entry| *entry == "kept").count(), 9, "{entries:?}");
     assert!(!entries.iter().any(|entry| entry == "lost"));
+    stage.clear().await;
+}
+
+/// At each level: what a transaction sees may be from before, and its end is told by what is.
+async fn a_lease_that_is_renewed_meanwhile_holds_to_the_end() {
+    let stage = Stage::new().await;
+    for isolation in LEVELS {
+        let single = Single::new(&stage, isolation).await;
+        let request = ask(isolation, seconds(2));
+        let grant = granted(stage.locks.acquire(&request).await.unwrap());
+        let (fence, end) = (fence_of(&request, grant), SystemClock.now() + seconds(2));
+        let renewed = async || {
+            assert_eq!(stage.locks.renew(&again(&request, grant)).await.unwrap(), Renewed::Held(request.ttl));
+            let waiter = AcquireRequest { waiting: Waiting::Wake(seconds(30)), ..ask(isolation, seconds(30)) };
+            assert!(matches!(stage.locks.acquire(&waiter).await.unwrap(), Acquired::Held(_)));
+        };
+        let mut tx = single.transactions.begin(&fence).await.unwrap();
+        stage.ledger.write(&mut tx, isolation).await;
+        // A statement has been done before the lease is renewed, and another transaction after it.
+        let mut other = stage.ledger.begin(isolation).await;
+        stage.ledger.write(&mut other, isolation).await;
+        renewed().await;
+        stage.transactions.hold(&mut other, &fence).await.unwrap();
+        other.commit().await.unwrap();
+        single.transactions.hold(&mut tx, &fence).await.unwrap();
+        SystemClock.sleep_until(end - Duration::from_millis(500)).await;
+        renewed().await;
+        SystemClock.sleep_until(end + Duration::from_millis(100)).await;
+        single.transactions.hold(&mut tx, &fence).await.unwrap();
+        single.transactions.commit(tx, &fence).await.unwrap();
+
+        // And one that is not, doesn't.
+        let mut tx = single.transactions.begin(&fence).await.unwrap();
+        stage.ledger.write(&mut tx, "lost").await;
+        SystemClock.sleep_until(end + seconds(2)).await;
+        not_held(single.transactions.commit(tx, &fence).await);
+        single.rests(&stage).await;
+        single.pool.close().await;
+    }
+    let entries = stage.ledger.entries().await;
+    assert_eq!(entries.len(), 6, "{entries:?}");
+    assert!(!entries.iter().any(|entry| entry == "lost"));
+    stage.clear().await;
+}
+
+async fn work_of_several_leases_length_is_kept_at_each_level() {
+    let stage = Stage::new().await;
+    let locks = Locks::new(stage.locks.clone());
+    let mut singles = Vec::new();
+    for isolation in LEVELS {
+        singles.push((isolation, Single::new(&stage, isolation).await));
+    }
+    let works = singles.iter().map(async |(isolation, single)| {
+        let work = async |tx: &mut sqlx::Transaction<'static, sqlx::Postgres>, _: &Lease| {
+            stage.ledger.write(tx, isolation).await;
+            pass(seconds(3)).await;
+            Ok::<_, sqlx::Error>(())
+        };
+        locks.lock(*isolation).ttl(seconds(1)).run_in_transaction(&single.transactions, work).await.unwrap();
+        single.pool.close().await;
+    });
+    futures_util::future::join_all(works).await;
+    assert_eq!(stage.ledger.entries().await.len(), 3);
+    locks.settled().await;
     stage.clear().await;
 }
 
@@ -238,8 +241,7 @@ async fn a_transaction_of_another_level_than_expected_is_committed_rightly() {
             let mut tx = stage.held(isolation, &fence).await;
             stage.ledger.write(&mut tx, "lost").await;
             assert!(stage.locks.force_release(&request.name).await.unwrap());
-            let error = single.transactions.commit(tx, &fence).await.unwrap_err();
-            assert_eq!(error.applied(), Applied::No, "{error}");
+            not_held(single.transactions.commit(tx, &fence).await);
         }
         single.pool.close().await;
     }
@@ -255,5 +257,7 @@ testbed::server_tests!(testbed::postgres =>
     a_raise_that_is_broken_off_is_rolled_back,
     the_look_of_a_beginning_comes_after_its_wait_for_the_guard,
     each_level_is_guarded_from_its_beginning_to_its_end,
+    a_lease_that_is_renewed_meanwhile_holds_to_the_end,
+    work_of_several_leases_length_is_kept_at_each_level,
     a_transaction_of_another_level_than_expected_is_committed_rightly,
 );

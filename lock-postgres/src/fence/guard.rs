@@ -6,54 +6,21 @@ use std::sync::{
 };
 
 use async_trait::async_trait;
-use lock_core::{Applied, Fence, FenceError, NotHeld, Operation, StoreError, ToFence, Transactions};
-use sqlx::{
-    AssertSqlSafe, PgConnection, PgPool, Postgres, Transaction,
-    postgres::{PgDatabaseError, PgRow},
+use lock_core::{
+    Applied, Fence, FenceError, FenceReport, LockName, NotHeld, Operation, StoreError, ToFence, Transactions,
 };
+use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, Transaction};
 
-use super::{Statement, at, begin::begin, ended, of_fence, quoted, refuse, token, uncommitted};
-use crate::{
-    error::answered,
-    provider::PostgresLocks,
-    rows::column,
-    statements::{Schema, fnv1a},
+use super::{
+    begin::begin,
+    elsewhere::Elsewhere,
+    ended,
+    guarding::{Statements, has_ended, is_refusal, must_look_again},
+    of_fence, refuse, uncommitted,
 };
+use crate::{provider::PostgresLocks, rows::column, statements::Schema};
 
-/// What `fence_hold.sql` fails with, in any language of the server's messages.
-const REFUSED: &str = "refused by the fence of a lock";
-
-/// What `fence_hold_at_once.sql` fails with where one look isn't enough.
-const AGAIN: &str = "the fence of a lock looks again";
-
-/// What `fence_marked.sql` fails with.
-const ENDED: &str = "the transaction under a lock has ended before";
-
-const HOLD: &str = concat!(include_str!("../sql/fence_in_transaction.sql"), include_str!("../sql/fence_hold.sql"));
-
-/// Whether the guarded transaction is open still.
-const OPEN: &str = concat!(include_str!("../sql/fence_in_transaction.sql"), include_str!("../sql/fence_marked.sql"));
-
-/// [`HOLD`] in a transaction that was guarded before.
-const HOLD_AGAIN: &str = concat!(
-    include_str!("../sql/fence_in_transaction.sql"),
-    include_str!("../sql/fence_marked.sql"),
-    include_str!("../sql/fence_hold.sql")
-);
-
-/// The guard comes before `BEGIN`, which takes what its message did so far into the transaction (PostgreSQL manual, 55.2.2.1):
-/// so a refusal leaves no transaction behind. The driver doesn't roll one back whose beginning failed.
-const BEGIN: &str = concat!(include_str!("../sql/fence_hold_at_once.sql"), "BEGIN");
-
-/// The next transaction, which is empty, is for the driver: it rolls one back when it is told nothing of a commit.
-const COMMIT: &str = concat!(
-    "SAVEPOINT leasehold_look;\n",
-    include_str!("../sql/fence_marked.sql"),
-    include_str!("../sql/fence_hold_at_once.sql"),
-    "RELEASE SAVEPOINT leasehold_look;\nCOMMIT AND CHAIN"
-);
-
-/// Goes back to before the look of [`COMMIT`].
+/// Goes back to before the look of `fence_commit.sql`.
 const NOT_YET: &str = "ROLLBACK TO SAVEPOINT leasehold_look; RELEASE SAVEPOINT leasehold_look";
 
 /// Transactions that are done under a lock of the same database, or not at all: the strongest fence there is.
@@ -85,15 +52,12 @@ const NOT_YET: &str = "ROLLBACK TO SAVEPOINT leasehold_look; RELEASE SAVEPOINT l
 pub struct PostgresTransactions {
     pool: PgPool,
     schema: Schema,
-    hold: Guarding,
-    hold_again: Guarding,
-    open: String,
-    hold_in_snapshot: Guarding,
-    begin: Guarding,
-    commit: Guarding,
-    /// Whether the pool's transactions were seen to be of a level where one look isn't enough. A guess at the next one, which
-    /// costs a round trip if it is wrong.
+    statements: Arc<Statements>,
+    elsewhere: Arc<Elsewhere>,
+    /// Whether the pool's transactions were seen to be of a level that sees only what was there at the first statement. A
+    /// guess at the next one, which costs a round trip if it is wrong.
     snapshots: Arc<AtomicBool>,
+    report: FenceReport,
 }
 
 impl PostgresTransactions {
@@ -108,44 +72,48 @@ impl PostgresTransactions {
     /// # Errors
     /// [`InvalidConfig`](lock_core::ErrorKind::InvalidConfig) if the name is empty, longer than 63 bytes or holds a NUL.
     pub fn schema(self, name: &str) -> Result<Self, StoreError> {
-        Schema::new(name).map(|schema| Self::of(self.pool, schema))
+        let schema = Schema::new(name)?;
+        Ok(Self { statements: Arc::new(Statements::new(&schema)), schema, ..self })
     }
 
     fn of(pool: PgPool, schema: Schema) -> Self {
-        let hold = Guarding::of(&schema, HOLD);
-        let hold_again = Guarding::of(&schema, HOLD_AGAIN);
-        // The mark of whichever grant.
-        let open = Statement::new(&schema, OPEN).fill(&[("mark", "@")]);
-        let hold_in_snapshot = Guarding::of(&schema, include_str!("../sql/fence_hold_in_snapshot.sql"));
-        let begin = Guarding::of(&schema, BEGIN);
-        let commit = Guarding::of(&schema, COMMIT);
-        Self { pool, schema, hold, hold_again, open, hold_in_snapshot, begin, commit, snapshots: Arc::default() }
+        Self {
+            statements: Arc::new(Statements::new(&schema)),
+            elsewhere: Arc::new(Elsewhere::new(pool.clone())),
+            pool,
+            schema,
+            snapshots: Arc::default(),
+            report: FenceReport::new("postgres"),
+        }
     }
 
     /// Begins a transaction that is done under this grant, as by [`hold`](Self::hold), in the one round trip that it takes to
     /// begin any.
     ///
     /// With the isolation that the session has by default. `READ COMMITTED` is enough, since nobody else is at work; under
-    /// `REPEATABLE READ` and `SERIALIZABLE` it takes three round trips, and may end with
-    /// [`Contention`](lock_core::ErrorKind::Contention), see [`hold`](Self::hold).
+    /// `REPEATABLE READ` and `SERIALIZABLE` it takes more round trips, see [`hold`](Self::hold).
     ///
     /// Cancel safe: what was begun is rolled back in the background.
     ///
     /// # Errors
     /// [`FenceError::NotHeld`], [`FenceError::Invalid`] and [`FenceError::Store`]. The connection goes back to the pool.
     pub async fn begin(&self, fence: &impl ToFence) -> Result<Transaction<'static, Postgres>, FenceError> {
-        let fence = fence.to_fence()?;
+        let fence = self.report.told(None, fence.to_fence())?;
+        self.report.told(Some(fence.lock()), self.begun(&fence).await)
+    }
+
+    async fn begun(&self, fence: &Fence) -> Result<Transaction<'static, Postgres>, FenceError> {
         if !self.snapshots.load(Ordering::Relaxed) {
-            match begin(&self.pool, self.begin.about(&fence)).await {
-                Err(error) if says(&error, AGAIN) => self.snapshots.store(true, Ordering::Relaxed),
-                Err(error) if says(&error, REFUSED) => return Err(not_held(&fence)),
-                begun => return begun.map_err(|error| at(uncommitted(error, "locks").into(), Some(fence.lock()))),
+            match begin(&self.pool, self.statements.begin.about(fence)).await {
+                Err(error) if must_look_again(&error) => {}
+                Err(error) if is_refusal(&error) => return Err(not_held(fence)),
+                begun => return Ok(begun.map_err(|error| uncommitted(error, "locks"))?),
             }
         }
         let begun = begin(&self.pool, "BEGIN".to_owned()).await;
-        let mut transaction = begun.map_err(|error| at(uncommitted(error, "locks").into(), Some(fence.lock())))?;
-        let one_look_is_enough = self.hold_in(&mut transaction, &self.hold, &fence).await?;
-        self.snapshots.store(!one_look_is_enough, Ordering::Relaxed);
+        let mut transaction = begun.map_err(|error| uncommitted(error, "locks"))?;
+        let snapshot = self.held(&mut transaction, fence).await?;
+        self.snapshots.store(snapshot, Ordering::Relaxed);
         Ok(transaction)
     }
 
@@ -160,9 +128,9 @@ impl PostgresTransactions {
     /// Rolling back to a savepoint that was set before it undoes it. After a refusal the transaction can only be rolled
     /// back (to such a savepoint, too); a commit of it keeps nothing.
     ///
-    /// Under `REPEATABLE READ` and `SERIALIZABLE` the grant must be older than the transaction's first statement, and it takes
-    /// two round trips. If the lease was renewed since that statement, or somebody began to wait for the lock, it fails with
-    /// [`Contention`](lock_core::ErrorKind::Contention) (SQLSTATE 40001): nothing is written, do the transaction again.
+    /// Under `REPEATABLE READ` and `SERIALIZABLE` the grant must be older than the transaction's first statement, which otherwise
+    /// may see what was there before an earlier holder was done. What became of the grant since is asked on another
+    /// connection, of which there are up to two, with the pool's options, made when they are needed.
     ///
     /// Cancel safe: at most the lock stays held until the transaction ends.
     ///
@@ -175,90 +143,82 @@ impl PostgresTransactions {
         transaction: &mut Transaction<'_, Postgres>,
         fence: &impl ToFence,
     ) -> Result<(), FenceError> {
-        let fence = fence.to_fence()?;
-        self.hold_in(transaction, &self.hold, &fence).await.map(drop)
+        let fence = self.report.told(None, fence.to_fence())?;
+        self.report.told(Some(fence.lock()), self.held(transaction, &fence).await).map(drop)
     }
 
-    /// Whether one look was enough, which depends on the transaction's level.
-    async fn hold_in(&self, connection: &mut PgConnection, hold: &Guarding, fence: &Fence) -> Result<bool, FenceError> {
-        let error = match self.look(connection, hold, fence).await {
-            Ok(Some(one_look_is_enough)) => return Ok(one_look_is_enough),
+    /// Guards the transaction; whether it sees only what was there at its first statement. If not held, it is spoilt.
+    async fn held(&self, connection: &mut PgConnection, fence: &Fence) -> Result<bool, FenceError> {
+        let error = match self.look(connection, fence).await {
+            Ok(Some(snapshot)) => return Ok(snapshot),
             // By the server, which has failed the transaction as well.
-            Err(Failed::Statement(error)) if says(&error, REFUSED) => return Err(not_held(fence)),
+            Err(Failed::Statement(error)) if is_refusal(&error) => return Err(not_held(fence)),
             Err(Failed::Statement(error)) if has_ended(&error) => ended(error).into(),
             Ok(None) => not_held(fence),
             Err(Failed::Statement(error)) => uncommitted(error, "locks").into(),
-            Err(Failed::Answer(error)) => error.into(),
+            Err(Failed::Look(error)) => error.into(),
         };
         refuse(connection).await;
-        Err(at(error, Some(fence.lock())))
+        Err(error)
     }
 
-    /// Whether one look was enough; nothing if the lock has no row.
-    async fn look(
-        &self,
-        connection: &mut PgConnection,
-        hold: &Guarding,
-        fence: &Fence,
-    ) -> Result<Option<bool>, Failed> {
-        let rows = hold.run(connection, fence).await.map_err(Failed::Statement)?;
-        // The first row is the advisory lock's.
-        let Some(held) = rows.get(1) else { return Ok(None) };
-        if column::<&str>(held, "isolation").map_err(Failed::Answer)?.starts_with("read ") {
-            return Ok(Some(true));
+    /// Whether the transaction sees only what was there at its first statement; nothing if the grant doesn't hold its lock.
+    async fn look(&self, connection: &mut PgConnection, fence: &Fence) -> Result<Option<bool>, Failed> {
+        let mut rows = self.statements.hold.run(connection, fence).await.map_err(Failed::Statement)?;
+        let alone = rows.first().map_or(Ok(false), |guard| column::<bool>(guard, "alone")).map_err(Failed::Look)?;
+        if !alone {
+            rows = self.statements.wait.run(connection, fence).await.map_err(Failed::Statement)?;
         }
-        let rows = self.hold_in_snapshot.run(connection, fence).await.map_err(Failed::Statement)?;
-        Ok(rows.first().map(|_| false))
+        // The first row is that of the advisory lock.
+        let Some(look) = rows.get(1) else { return Ok(None) };
+        let snapshot = column::<i32>(look, "snapshot").map_err(Failed::Look)? != 0;
+        let held = !snapshot || self.sees_held(fence).await.map_err(Failed::Look)?;
+        Ok(held.then_some(snapshot))
+    }
+
+    async fn sees_held(&self, fence: &Fence) -> Result<bool, StoreError> {
+        self.elsewhere.sees_held(&self.statements.look_elsewhere, fence).await
     }
 
     /// In one message; `false` if nothing was done, since one look isn't enough.
     async fn commit_at_once(&self, connection: &mut PgConnection, fence: &Fence) -> Result<bool, FenceError> {
-        if self.snapshots.load(Ordering::Relaxed) {
-            return Ok(false);
+        match self.statements.commit.run(connection, fence).await {
+            Ok(_) => Ok(true),
+            Err(error) if is_refusal(&error) => Err(not_held(fence)),
+            Err(error) if must_look_again(&error) => {
+                let undone = sqlx::raw_sql(NOT_YET).execute(connection).await;
+                Ok(undone.map(|_| false).map_err(|error| uncommitted(error, "locks"))?)
+            }
+            Err(error) => Err(uncertain(error)),
         }
-        let error = match self.commit.run(connection, fence).await {
-            Ok(_) => return Ok(true),
-            Err(error) => error,
-        };
-        if says(&error, REFUSED) {
-            return Err(not_held(fence));
+    }
+
+    /// After a look from outside: nobody else was granted the lock since the transaction was guarded, if it was.
+    async fn commit_marked(&self, connection: &mut PgConnection, fence: &Fence) -> Result<(), FenceError> {
+        if self.sees_held(fence).await? {
+            let committed = self.statements.commit_marked.run(connection, fence).await;
+            return committed.map(drop).map_err(uncertain);
         }
-        if has_ended(&error) {
-            return Err(at(ended(error).into(), Some(fence.lock())));
+        match self.statements.open.run(connection, fence).await {
+            Err(error) if has_ended(&error) => Err(ended(error).into()),
+            _ => Err(not_held(fence)),
         }
-        if !says(&error, AGAIN) {
-            return Err(uncertain(error, fence));
+    }
+
+    async fn committed(&self, connection: &mut PgConnection, fence: &Fence) -> Result<(), FenceError> {
+        if !self.snapshots.load(Ordering::Relaxed) && self.commit_at_once(connection, fence).await? {
+            return Ok(());
         }
-        let undone = sqlx::raw_sql(NOT_YET).execute(connection).await;
-        undone.map(|_| false).map_err(|error| at(uncommitted(error, "locks").into(), Some(fence.lock())))
+        self.commit_marked(connection, fence).await
     }
 }
 
-/// A statement of the guard.
-#[derive(Clone, Debug)]
-struct Guarding(Statement);
-
-impl Guarding {
-    fn of(schema: &Schema, template: &str) -> Self {
-        Self(Statement::new(schema, template))
-    }
-
-    fn about(&self, fence: &Fence) -> String {
-        let token = token(fence);
-        let mark = format!("{token}@{:016x};", fnv1a(fence.lock().as_str()));
-        self.0.fill(&[("lock", &quoted(fence.lock().as_str())), ("token", &token), ("mark", &mark)])
-    }
-
-    async fn run(&self, connection: &mut PgConnection, fence: &Fence) -> Result<Vec<PgRow>, sqlx::Error> {
-        sqlx::raw_sql(AssertSqlSafe(self.about(fence))).fetch_all(connection).await
-    }
-}
-
-/// Why a look gave no answer that it is held.
+/// Why a look gave no answer.
 enum Failed {
+    /// In the transaction.
     Statement(sqlx::Error),
-    /// The answer can't be understood.
-    Answer(StoreError),
+    /// Outside of it, or the answer can't be understood.
+    Look(StoreError),
 }
 
 fn not_held(fence: &Fence) -> FenceError {
@@ -266,20 +226,17 @@ fn not_held(fence: &Fence) -> FenceError {
 }
 
 /// The error of a message that commits.
-fn uncertain(error: sqlx::Error, fence: &Fence) -> FenceError {
+fn uncertain(error: sqlx::Error) -> FenceError {
+    if has_ended(&error) {
+        return ended(error).into();
+    }
     let applied = crate::error::applied(&error);
-    at(of_fence(error, applied, "locks").into(), Some(fence.lock()))
+    of_fence(error, applied, "locks").into()
 }
 
-/// Whether the server says that the guarded transaction isn't open any more, or that none is.
-fn has_ended(error: &sqlx::Error) -> bool {
-    says(error, ENDED) || answered(error).is_some_and(|answer| answer.code() == "25P01")
-}
-
-/// Whether the server failed with these words of ours.
-fn says(error: &sqlx::Error, words: &str) -> bool {
-    let said = |answer: &PgDatabaseError| answer.code() == "22P02" && answer.message().contains(words);
-    answered(error).is_some_and(said)
+/// Says where it happened, and counts nothing.
+fn placed<T>(lock: Option<&LockName>, outcome: Result<T, FenceError>) -> Result<T, FenceError> {
+    FenceReport::new("postgres").told(lock, outcome)
 }
 
 #[async_trait]
@@ -287,25 +244,21 @@ impl Transactions for PostgresTransactions {
     type Transaction = Transaction<'static, Postgres>;
 
     async fn begin(&self, fence: &Fence) -> Result<Self::Transaction, FenceError> {
-        Self::begin(self, fence).await
+        placed(Some(fence.lock()), self.begun(fence).await)
     }
 
-    /// In the one round trip of any commit; in three under `REPEATABLE READ` and `SERIALIZABLE`.
+    /// In the one round trip of any commit; under `REPEATABLE READ` and `SERIALIZABLE` in one more, on a connection of its own.
     ///
     /// Of a transaction that [`begin`](PostgresTransactions::begin) or [`hold`](PostgresTransactions::hold) guarded with this
     /// fence; of any other it is told that the guarded one has ended before, and may have been kept.
     async fn commit(&self, mut transaction: Self::Transaction, fence: &Fence) -> Result<(), FenceError> {
-        if self.commit_at_once(&mut transaction, fence).await? {
-            return Ok(());
-        }
-        self.hold_in(&mut transaction, &self.hold_again, fence).await?;
-        transaction.commit().await.map_err(|error| uncertain(error, fence))
+        placed(Some(fence.lock()), self.committed(&mut transaction, fence).await)
     }
 
     /// A transaction that had ended before is not told of if another one that the work began has failed since: the server
     /// answers nothing in that.
     async fn roll_back(&self, mut transaction: Self::Transaction) -> Result<(), StoreError> {
-        let open = sqlx::raw_sql(AssertSqlSafe(self.open.as_str())).execute(&mut *transaction).await;
+        let open = sqlx::raw_sql(AssertSqlSafe(self.statements.open_at_all.as_str())).execute(&mut *transaction).await;
         let rolled_back = transaction.rollback().await.map_err(|error| of_fence(error, Applied::No, "locks"));
         let outcome = match open {
             Err(error) if has_ended(&error) => Err(ended(error)),

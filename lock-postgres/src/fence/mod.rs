@@ -2,7 +2,9 @@
 
 mod begin;
 mod builder;
+mod elsewhere;
 mod guard;
+mod guarding;
 mod register;
 
 pub use builder::FencesBuilder;
@@ -133,9 +135,9 @@ mod tests {
     fn names_go_as_digits_unless_they_are_plain_and_comments_stay_here() {
         let name = "'; \\ $1 {{token}} é";
         assert_eq!(hex(name), "273b205c202431207b7b746f6b656e7d7d20c3a9");
-        let statement = Statement::new(&Schema::usual(), include_str!("../sql/fence_hold.sql"));
+        let statement = Statement::new(&Schema::usual(), include_str!("../sql/fence_look_held.sql"));
         let filled = statement.0.fill(&[("lock", &quoted(name)), ("token", "5")]);
-        assert!(filled.contains("decode('273b20") && filled.contains("l.token = 5 AND"), "{filled}");
+        assert!(filled.contains("decode('273b20") && filled.contains("l.token <> 5 OR"), "{filled}");
         assert!(!filled.contains("--") && !filled.contains("{{"), "{filled}");
         assert_eq!(quoted("team/invoice-42:x.y_z@1"), "'team/invoice-42:x.y_z@1'");
         for other in ["a'b", "a b", "a\\", "$$", "é", "{{token}}", "a\n"] {

@@ -51,7 +51,7 @@ seen AS MATERIALIZED (
     ORDER BY asked.name
 ),
 -- A free lock isn't granted while a transaction is open that was begun under an earlier grant: it holds the lock's guard,
--- which is shared (fence_hold.sql). So we ask for it alone, without waiting, and let go at once. That is enough: a transaction
+-- which is shared (fence_guard.sql). So we ask for it alone, without waiting, and let go at once. That is enough: a transaction
 -- that comes after this look finds the grant over, as we did, or the next one made. Kept until the commit, a group of a
 -- thousand would fill the table of locks that the whole server shares.
 known AS MATERIALIZED (
@@ -97,7 +97,14 @@ taken AS (
                 at,
                 used_up,
                 CASE WHEN l.free_at <= at AND NOT used_up THEN
-                    CASE WHEN pg_try_advisory_lock(guard) THEN pg_advisory_unlock(guard) ELSE false END
+                    -- A lock that was given back is seen to be. A lease that is over by the clock alone seems to go on, to
+                    -- who comes before this is committed and after the clock has stepped back: so guards wait for who
+                    -- takes it over (fence_guard.sql). Until the commit, but in one of 32 places, however large the group.
+                    CASE
+                        WHEN l.owner IS NOT NULL AND NOT pg_try_advisory_xact_lock_shared({{takeovers}}, place) THEN false
+                        WHEN pg_try_advisory_lock(guard) THEN pg_advisory_unlock(guard)
+                        ELSE false
+                    END
                 ELSE false END AS free,
                 l.owner = excluded.owner AND l.expires_at > at AS mine,
                 excluded.expires_at - excluded.granted_at AS ttl,
@@ -107,6 +114,7 @@ taken AS (
                 SELECT
                     clock_timestamp() AS at,
                     hashtextextended(l.name, {{guards}}) AS guard,
+                    (octet_length(l.name) + ascii(right(l.name, 1))) & 31 AS place,
                     coalesce(l.last_tick >= ((SELECT by_name FROM ticks) ->> l.name)::bigint, false) AS used_up
                 OFFSET 0
             ) AS look

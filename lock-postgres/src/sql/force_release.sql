@@ -4,7 +4,7 @@ WITH locked AS MATERIALIZED (
     SELECT l.name, l.owner IS NOT NULL AND l.expires_at > clock_timestamp() AS held, l.wanted_until
     FROM {{locks}} AS l
     WHERE l.name = $1::text COLLATE "C" AND l.free_at > clock_timestamp()
-    FOR NO KEY UPDATE OF l  -- A transaction that is guarded (fence_hold.sql) doesn't hold this up.
+    FOR NO KEY UPDATE OF l  -- A transaction that is guarded (fence_guard.sql) doesn't hold this up.
 )
 UPDATE {{locks}} AS l
 SET (owner, holder, wanted_until, expires_at, free_at) = (

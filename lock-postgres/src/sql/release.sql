@@ -23,7 +23,7 @@ locked AS MATERIALIZED (
     JOIN asked
         ON l.name = asked.name AND l.owner = asked.owner AND (asked.token IS NULL OR l.token = asked.token)
     ORDER BY l.name
-    FOR NO KEY UPDATE OF l  -- A transaction that is guarded (fence_hold.sql) doesn't hold this up.
+    FOR NO KEY UPDATE OF l  -- A transaction that is guarded (fence_guard.sql) doesn't hold this up.
 )
 UPDATE {{locks}} AS l
 -- The mark goes with the announcement: who still waits afterwards asks again and marks it anew.

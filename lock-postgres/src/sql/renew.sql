@@ -19,7 +19,7 @@ locked AS MATERIALIZED (
     FROM {{locks}} AS l
     JOIN asked ON l.name = asked.name AND l.owner = asked.owner AND l.token = asked.token
     ORDER BY l.name
-    FOR NO KEY UPDATE OF l  -- A transaction that is guarded (fence_hold.sql) doesn't hold this up.
+    FOR NO KEY UPDATE OF l  -- A transaction that is guarded (fence_guard.sql) doesn't hold this up.
 )
 UPDATE {{locks}} AS l
 -- The later expiry stays: a renewal that was delayed on its way doesn't shorten a lease.

@@ -2,10 +2,16 @@
 
 use std::time::Duration;
 
-use lock_core::{AcquireRequest, Acquired, Applied, ErrorKind, Fence, FenceError, LockProvider, Waiting};
-use lock_postgres::{PostgresLocks, PostgresTransactions, sqlx};
+use lock_core::{AcquireRequest, Acquired, Fence, FenceError, LockProvider, Waiting};
+use lock_postgres::{
+    PostgresLocks, PostgresTransactions,
+    sqlx::{
+        self, PgPool,
+        postgres::{PgConnectOptions, PgPoolOptions},
+    },
+};
 
-use super::{Place, ask, ledger::Ledger, seconds};
+use super::{Place, ask, ledger::Ledger, pooler::in_time, seconds, unique};
 
 pub(crate) const LEVELS: [&str; 3] = ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"];
 
@@ -27,22 +33,11 @@ impl Stage {
         Self { place, locks, ledger, transactions }
     }
 
-    /// A transaction of the application's, which this grant guards. Done again as its error says, where a waiter has marked
-    /// the row since the snapshot.
+    /// A transaction of the application's, which this grant guards.
     pub(crate) async fn held(&self, isolation: &str, fence: &Fence) -> sqlx::Transaction<'static, sqlx::Postgres> {
-        for _ in 0..20 {
-            let mut tx = self.ledger.begin(isolation).await;
-            match self.transactions.hold(&mut tx, fence).await {
-                Err(FenceError::Store(error)) if isolation != LEVELS[0] => {
-                    assert_eq!((error.kind(), error.applied()), (ErrorKind::Contention, Applied::No), "{error}");
-                }
-                outcome => {
-                    outcome.unwrap();
-                    return tx;
-                }
-            }
-        }
-        panic!("twenty times in vain");
+        let mut tx = self.ledger.begin(isolation).await;
+        self.transactions.hold(&mut tx, fence).await.unwrap();
+        tx
     }
 
     /// What who asks for it now is told.
@@ -83,6 +78,53 @@ impl Stage {
         self.ledger.pool.close().await;
         drop(self.locks);
         self.place.clear().await;
+    }
+}
+
+/// A pool of one connection, whose transactions are of this level.
+pub(crate) struct Single {
+    pub(crate) pool: PgPool,
+    pub(crate) program: String,
+    pub(crate) transactions: PostgresTransactions,
+}
+
+impl Single {
+    pub(crate) async fn new(stage: &Stage, isolation: &str) -> Self {
+        Self::of(stage, isolation, 1).await
+    }
+
+    /// A pool of so many connections.
+    pub(crate) async fn of(stage: &Stage, isolation: &str, connections: u32) -> Self {
+        let program = unique();
+        let options: PgConnectOptions = stage.place.url.parse().unwrap();
+        let options =
+            options.application_name(&program).options([("default_transaction_isolation", isolation.to_lowercase())]);
+        let pool = PgPoolOptions::new().max_connections(connections).connect_with(options).await.unwrap();
+        let transactions = stage.locks.transactions(pool.clone());
+        Self { pool, program, transactions }
+    }
+
+    /// Nothing is open in its session, though nobody uses it again.
+    pub(crate) async fn rests(&self, stage: &Stage) {
+        let open = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = '{}' AND state <> 'idle'",
+            self.program
+        );
+        in_time(async {
+            while stage.place.number(&open).await > 0 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+
+    /// A transaction without a lock is kept.
+    pub(crate) async fn works(&self, stage: &Stage) {
+        let before = stage.ledger.entries().await.len();
+        let mut tx = self.pool.begin().await.unwrap();
+        stage.ledger.write(&mut tx, "without a lock").await;
+        tx.commit().await.unwrap();
+        assert_eq!(stage.ledger.entries().await.len(), before + 1);
     }
 }
 
