@@ -45,7 +45,7 @@ pub async fn connect_fences(url: &str) -> Result<Arc<dyn FenceRegister>, StoreEr
         #[cfg(feature = "sqlite")]
         "sqlite" => counted!(lock_sqlite::SqliteFences::connect(url).await?),
         #[cfg(feature = "postgres")]
-        "postgres" | "postgresql" => Arc::new(lock_postgres::PostgresFences::connect(url).await?),
+        "postgres" | "postgresql" => counted!(lock_postgres::PostgresFences::connect(url).await?),
         #[cfg(feature = "redis")]
         "redlock" | "redlocks" => {
             let message = "redlock: keeps no fences: its masters know nothing of each other, so none of them has the highest \

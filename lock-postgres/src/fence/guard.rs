@@ -7,7 +7,7 @@ use std::sync::{
 
 use async_trait::async_trait;
 use lock_core::{
-    Applied, Fence, FenceError, FenceReport, LockName, NotHeld, Operation, StoreError, ToFence, Transactions,
+    Applied, Fence, FenceError, FenceReport, LockName, NotHeld, Observer, Operation, StoreError, ToFence, Transactions,
 };
 use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, Transaction};
 
@@ -74,6 +74,14 @@ impl PostgresTransactions {
     pub fn schema(self, name: &str) -> Result<Self, StoreError> {
         let schema = Schema::new(name)?;
         Ok(Self { statements: Arc::new(Statements::new(&schema)), schema, ..self })
+    }
+
+    /// Tells what [`begin`](Self::begin) and [`hold`](Self::hold) refuse to this observer, for metrics. Clones that were made
+    /// before don't.
+    #[must_use]
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.report = self.report.observer(observer);
+        self
     }
 
     fn of(pool: PgPool, schema: Schema) -> Self {

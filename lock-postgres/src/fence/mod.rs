@@ -13,7 +13,7 @@ pub use register::PostgresFences;
 
 use std::sync::Arc;
 
-use lock_core::{Applied, ErrorKind, Fence, FenceError, LockName, Operation, StoreError};
+use lock_core::{Applied, ErrorKind, Fence, StoreError};
 use sqlx::{AssertSqlSafe, PgConnection, postgres::PgRow};
 
 use crate::{
@@ -113,14 +113,6 @@ fn of_fence(error: sqlx::Error, applied: Applied, table: &str) -> StoreError {
 fn ended(error: sqlx::Error) -> StoreError {
     let message = "the transaction had ended before: what was written since may stand, without the fence of its lock";
     StoreError::unknown(ErrorKind::Other, message.to_owned()).caused_by(error)
-}
-
-/// Says where it happened.
-fn at(error: FenceError, lock: Option<&LockName>) -> FenceError {
-    match error {
-        FenceError::Store(error) => error.at("postgres", Operation::Fence, lock).into(),
-        refusal => refusal,
-    }
 }
 
 fn token(fence: &Fence) -> String {

@@ -1,14 +1,15 @@
 //! The lock is elsewhere, the data are here: the highest token that each resource has seen stands next to them.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use lock_core::{
-    Applied, ErrorKind, Fence, FenceError, FenceRegister, LockName, Pass, Resource, StoreError, ToFence, admit,
+    Applied, ErrorKind, Fence, FenceError, FenceRegister, FenceReport, LockName, Observer, Pass, Resource, StoreError,
+    ToFence, admit,
 };
 use sqlx::{PgConnection, PgPool, Postgres, Transaction, postgres::PgRow};
 
-use super::{FencesBuilder, Statement, at, begin::begin, builder, hex, of_fence, refuse, token, uncommitted};
+use super::{FencesBuilder, Statement, begin::begin, builder, hex, of_fence, refuse, token, uncommitted};
 use crate::{
     error,
     rows::{self, column},
@@ -47,6 +48,7 @@ pub struct PostgresFences {
     higher: Statement,
     highest: Statement,
     forget: Statement,
+    report: FenceReport,
 }
 
 impl PostgresFences {
@@ -63,6 +65,7 @@ impl PostgresFences {
             highest: statement(include_str!("../sql/fence_highest.sql")),
             forget: statement(include_str!("../sql/fence_forget.sql")),
             schema,
+            report: FenceReport::new("postgres"),
         }
     }
 
@@ -86,6 +89,13 @@ impl PostgresFences {
     /// [`ErrorKind::InvalidConfig`] if the name is empty, longer than 63 bytes or holds a NUL.
     pub fn ddl(schema: &str) -> Result<String, StoreError> {
         Schema::new(schema).map(|schema| builder::ddl(&schema))
+    }
+
+    /// Tells refusals to this observer, for metrics. Clones that were made before don't.
+    #[must_use]
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.report = self.report.observer(observer);
+        self
     }
 
     /// Admits what this transaction writes, if the fence passes; the register is raised with the write, or with it not. One
@@ -113,8 +123,8 @@ impl PostgresFences {
         fence: &impl ToFence,
         pass: Pass,
     ) -> Result<(), FenceError> {
-        let fence = fence.to_fence()?;
-        self.admit_in(transaction, resource, &fence, pass).await
+        let fence = self.report.told(None, fence.to_fence())?;
+        self.report.told(Some(fence.lock()), self.admit_in(transaction, resource, &fence, pass).await)
     }
 
     async fn admit_in(
@@ -128,7 +138,7 @@ impl PostgresFences {
         if admitted.is_err() {
             refuse(connection).await;
         }
-        admitted.map_err(|error| at(error, Some(fence.lock())))
+        admitted
     }
 
     /// Locks the resource's row, judges by what it says, and raises it if that is called for: nobody comes between.
@@ -180,14 +190,13 @@ impl PostgresFences {
 impl FenceRegister for PostgresFences {
     /// Survives a crash of the server, also where its administrator or role turned `synchronous_commit` off.
     async fn raise(&self, resource: &Resource, fence: &Fence, pass: Pass) -> Result<(), FenceError> {
-        self.raise_alone(resource, fence, pass).await.map_err(|error| at(error, Some(fence.lock())))
+        self.report.told(Some(fence.lock()), self.raise_alone(resource, fence, pass).await)
     }
 
     async fn highest(&self, resource: &Resource) -> Result<Option<Fence>, FenceError> {
         let found = self.alone(resource, &self.highest).await;
         let found = found.map_err(|error| of_fence(error, Applied::No, "fences"));
-        let highest = found.and_then(|found| found.first().map(highest).transpose());
-        highest.map_err(|error| at(error.into(), None))
+        self.report.told(None, found.and_then(|found| found.first().map(highest).transpose()))
     }
 
     async fn forget(&self, resource: &Resource) -> Result<bool, FenceError> {
@@ -196,7 +205,7 @@ impl FenceRegister for PostgresFences {
             let applied = error::applied(&error);
             of_fence(error, applied, "fences")
         });
-        gone.map(|rows| !rows.is_empty()).map_err(|error| at(error.into(), None))
+        self.report.told(None, gone.map(|rows| !rows.is_empty()))
     }
 }
 
