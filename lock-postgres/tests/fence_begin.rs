@@ -3,13 +3,15 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::{
     again, ask, fence_of, give_back, granted,
     guarded::{LEVELS, Single, Stage, guard_key, not_held},
-    name, pass, seconds, take,
+    name, pass,
+    pooler::in_time,
+    seconds, take,
 };
-use std::time::Duration;
-
 use lock_core::{
     AcquireRequest, Acquired, Applied, Clock, ErrorKind, Fence, FenceError, FenceRegister, Lease, LockProvider, Locks,
     Pass, Released, Renewed, Resource, SystemClock, Transactions as _, Waiting,
@@ -204,6 +206,33 @@ async fn a_lease_that_is_renewed_meanwhile_holds_to_the_end() {
     stage.clear().await;
 }
 
+/// Who wants the table alone waits for the transaction, and the look at its end for him.
+async fn a_look_from_elsewhere_does_not_wait_for_ever() {
+    let stage = Stage::new().await;
+    let single = Single::new(&stage, LEVELS[1]).await;
+    let (request, grant) = take(&stage.locks, "x").await;
+    let fence = fence_of(&request, grant);
+    let mut tx = single.transactions.begin(&fence).await.unwrap();
+    stage.ledger.write(&mut tx, "lost").await;
+    let alone = format!("LOCK TABLE \"{}\".locks", stage.place.schema);
+    let mut admin = stage.place.admin.begin().await.unwrap();
+    let locking = tokio::spawn(async move {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(alone)).execute(&mut *admin).await.unwrap();
+        admin.rollback().await.unwrap();
+    });
+    let waits = "SELECT count(*) FROM pg_locks WHERE relation = '{s}.locks'::regclass AND NOT granted";
+    in_time(async { while stage.place.number(waits).await == 0 {} }).await;
+    let Err(FenceError::Store(error)) = in_time(single.transactions.commit(tx, &fence)).await else {
+        panic!("committed")
+    };
+    assert_eq!((error.kind(), error.applied()), (ErrorKind::Contention, Applied::No), "{error}");
+    in_time(locking).await.unwrap();
+    single.rests(&stage).await;
+    assert!(stage.ledger.entries().await.is_empty());
+    single.pool.close().await;
+    stage.clear().await;
+}
+
 async fn work_of_several_leases_length_is_kept_at_each_level() {
     let stage = Stage::new().await;
     let locks = Locks::new(stage.locks.clone());
@@ -258,6 +287,7 @@ testbed::server_tests!(testbed::postgres =>
     the_look_of_a_beginning_comes_after_its_wait_for_the_guard,
     each_level_is_guarded_from_its_beginning_to_its_end,
     a_lease_that_is_renewed_meanwhile_holds_to_the_end,
+    a_look_from_elsewhere_does_not_wait_for_ever,
     work_of_several_leases_length_is_kept_at_each_level,
     a_transaction_of_another_level_than_expected_is_committed_rightly,
 );

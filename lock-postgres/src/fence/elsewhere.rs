@@ -34,7 +34,8 @@ impl Elsewhere {
     pub(super) async fn sees_held(&self, look: &Guarding, fence: &Fence) -> Result<bool, StoreError> {
         let read = async { look.run(&mut *self.connection().await?, fence).await };
         let rows = read.await.map_err(|error| of_fence(error, Applied::No, "locks"))?;
-        rows.first().map_or(Ok(false), |row| column(row, "held"))
+        // The first row is that of the setting.
+        rows.get(1).map_or(Ok(false), |row| column(row, "held"))
     }
 
     async fn connection(&self) -> Result<PoolConnection<Postgres>, sqlx::Error> {

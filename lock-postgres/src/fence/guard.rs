@@ -203,13 +203,14 @@ impl PostgresTransactions {
 
     /// After a look from outside: nobody else was granted the lock since the transaction was guarded, if it was.
     async fn commit_marked(&self, connection: &mut PgConnection, fence: &Fence) -> Result<(), FenceError> {
-        if self.sees_held(fence).await? {
+        let held = self.sees_held(fence).await;
+        if matches!(held, Ok(true)) {
             let committed = self.statements.commit_marked.run(connection, fence).await;
             return committed.map(drop).map_err(uncertain);
         }
         match self.statements.open.run(connection, fence).await {
             Err(error) if has_ended(&error) => Err(ended(error).into()),
-            _ => Err(not_held(fence)),
+            _ => Err(held.err().map_or_else(|| not_held(fence), FenceError::from)),
         }
     }
 
