@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what went wrong by failing")]
 
+#[path = "../bucket/mod.rs"]
+mod bucket;
 mod etcd;
 mod files;
 mod lines;
@@ -13,13 +15,16 @@ mod mongo;
 mod objects;
 #[cfg(target_os = "linux")]
 mod orphans;
+#[path = "../place/mod.rs"]
+mod place;
 mod postgres;
 mod redis;
+mod s3;
 mod service;
 mod sqlite;
 mod zookeeper;
 
-use std::{any::Any, io, process::ExitCode, sync::Arc, time::Duration};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use conformance_tests::{
     Failure, FencedList, FrozenWriters,
@@ -29,6 +34,7 @@ use futures_util::future::BoxFuture;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use lock_core::LockProvider;
 use lock_sqlite::SqliteLocks;
+use place::{Place, folder, sqlite_file};
 use serde::{Deserialize, Serialize};
 
 macro_rules! row {
@@ -65,6 +71,7 @@ fn rows() -> Vec<Row> {
         row!(files: folder),
         row!(service: service::serve),
         row!(objects: objects::serve),
+        row!(s3: testbed::s3),
         row!(sqlite: sqlite_file, lock_sqlite::SqliteLocks, 1_000),
         row!(postgres: testbed::postgres, lock_postgres::PostgresLocks, 1_000),
         row!(redis: testbed::redis, lock_redis::RedisLocks, 1_000),
@@ -98,49 +105,11 @@ struct Row {
 
 type Connect = fn(String) -> BoxFuture<'static, Result<Arc<dyn LockProvider>, Failure>>;
 
-/// Where a list is, and what keeps it there.
-struct Place {
-    url: String,
-    _kept: Option<Box<dyn Any>>,
-}
-
 /// What the writers are told: where the list is, and where the lock.
 #[derive(Serialize, Deserialize)]
 struct Places {
     list: String,
     locks: String,
-}
-
-impl From<String> for Place {
-    fn from(url: String) -> Self {
-        Self { url, _kept: None }
-    }
-}
-
-impl From<testbed::Server> for Place {
-    fn from(server: testbed::Server) -> Self {
-        Self { url: server.url().to_owned(), _kept: Some(Box::new(server)) }
-    }
-}
-
-/// For a store that is files: a path at which nothing is yet.
-impl From<tempfile::TempDir> for Place {
-    fn from(folder: tempfile::TempDir) -> Self {
-        Self { url: folder.path().join("kept").display().to_string(), _kept: Some(Box::new(folder)) }
-    }
-}
-
-/// A fresh folder.
-fn folder() -> io::Result<Place> {
-    let place: Place = tempfile::tempdir()?.into();
-    std::fs::create_dir(&place.url)?;
-    Ok(place)
-}
-
-/// A fresh file of SQLite.
-fn sqlite_file() -> io::Result<Place> {
-    let Place { url: path, _kept } = tempfile::tempdir()?.into();
-    Ok(Place { url: format!("sqlite:{path}"), _kept })
 }
 
 fn main() -> ExitCode {

@@ -147,14 +147,18 @@ fn text(bytes: &[u8]) -> Result<String, StoreError> {
 /// The list in the object `name`.
 pub(crate) async fn register_list(address: &str, name: &str) -> Arc<dyn FencedList> {
     let bucket = |sent| Bucket { server: lines::Client::new(address), sent };
-    let objects = FencedObjects::new(bucket(Some(AtomicU64::new(0))));
-    Arc::new(List { objects, bucket: bucket(None), list: Resource::new(name).unwrap() })
+    list(bucket(Some(AtomicU64::new(0))), bucket(None), name)
 }
 
-struct List {
-    objects: FencedObjects<Bucket>,
+/// The list in the object `name` of the bucket that both are clients of: one to write by the fence, one past it.
+pub(crate) fn list<S: ConditionalObjects>(fenced: S, past: S, name: &str) -> Arc<dyn FencedList> {
+    Arc::new(List { objects: FencedObjects::new(fenced), bucket: past, list: Resource::new(name).unwrap() })
+}
+
+struct List<S> {
+    objects: FencedObjects<S>,
     /// The same, past the fence.
-    bucket: Bucket,
+    bucket: S,
     list: Resource,
 }
 
@@ -163,7 +167,7 @@ fn appended(before: Option<Bytes>, entry: &str) -> Bytes {
 }
 
 #[async_trait]
-impl FencedList for List {
+impl<S: ConditionalObjects> FencedList for List<S> {
     async fn append(&self, lease: &Lease, entry: &str) -> Result<(), FenceError> {
         self.objects.update(&self.list, lease, Pass::Again, |before| appended(before, entry)).await
     }

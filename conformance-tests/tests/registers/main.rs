@@ -3,10 +3,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what went wrong by failing")]
 
+#[path = "../bucket/mod.rs"]
+mod bucket;
 mod flawed;
+#[path = "../place/mod.rs"]
+mod place;
 
 use std::{
-    any::Any,
     io,
     process::ExitCode,
     sync::{Arc, LazyLock},
@@ -14,7 +17,7 @@ use std::{
 
 use async_trait::async_trait;
 use conformance_tests::{
-    Failure, Lacking,
+    Failure,
     registers::{REGISTER_PROPERTIES, RegisterProperty, Registers},
 };
 use flawed::CATCHES;
@@ -22,29 +25,21 @@ use futures_util::future::BoxFuture;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use lock_core::{FenceRegister, MemoryFences, Observer};
 use object_store::{ObjectStore, memory::InMemory};
+use place::{Place, folder, sqlite_file};
 
 macro_rules! row {
     ($store:ident: $place:expr, $connect:expr) => {
-        row!($store: $place, $connect, |register, observer| Ok(Arc::new(register.observer(observer))))
-    };
-    // One that tells nobody what it refuses.
-    ($store:ident: $place:expr, $connect:expr, untold) => {
-        row!($store: $place, $connect, |_register, _observer| {
-            Err(Lacking::new("it tells nobody what it refuses").into())
-        })
-    };
-    ($store:ident: $place:expr, $connect:expr, |$register:ident, $observer:ident| $observed:expr) => {
         Row {
             store: stringify!($store),
             place: || $place().map(Place::from).map_err(|missing| missing.to_string()),
             connect: |url, observer| {
                 Box::pin(async move {
-                    let $register = $connect(url).await?;
-                    let register: Register = match observer {
-                        None => Ok(Arc::new($register)),
-                        Some($observer) => $observed,
+                    let register = $connect(url).await?;
+                    let register: Arc<dyn FenceRegister> = match observer {
+                        None => Arc::new(register),
+                        Some(observer) => Arc::new(register.observer(observer)),
                     };
-                    register
+                    Ok(register)
                 })
             },
         }
@@ -55,14 +50,15 @@ macro_rules! row {
 fn rows() -> Vec<Row> {
     vec![
         row!(memory: nowhere, async |_| Ok::<_, Failure>(MEMORY.clone())),
-        row!(sqlite: tempfile::tempdir, async |url: String| lock_sqlite::SqliteFences::connect(&url).await),
-        row!(postgres: testbed::postgres, async |url: String| lock_postgres::PostgresFences::connect(&url).await, untold),
+        row!(sqlite: sqlite_file, async |url: String| lock_sqlite::SqliteFences::connect(&url).await),
+        row!(postgres: testbed::postgres, async |url: String| lock_postgres::PostgresFences::connect(&url).await),
         row!(redis: testbed::redis, async |url: String| lock_redis::RedisFences::connect(&url).await),
         row!(mongo: testbed::mongo, async |url: String| lock_mongo::MongoFences::connect(&url).await),
         row!(etcd: testbed::etcd, async |url: String| lock_etcd::EtcdFences::connect(&url).await),
         row!(zookeeper: testbed::zookeeper, async |url: String| lock_zookeeper::ZooKeeperFences::connect(&url).await),
-        row!(objects: nowhere, async |_| Ok::<_, Failure>(lock_fence::object::FencedObjects::new(OBJECTS.clone())), untold),
-        row!(files: folder, async |url: String| lock_fence::files::FileFences::open(url).await, untold),
+        row!(objects: nowhere, async |_| Ok::<_, Failure>(lock_fence::object::FencedObjects::new(OBJECTS.clone()))),
+        row!(s3: testbed::s3, async |url: String| bucket::client(&url).map(lock_fence::object::FencedObjects::new)),
+        row!(files: folder, async |url: String| lock_fence::files::FileFences::open(url).await),
     ]
 }
 
@@ -82,34 +78,9 @@ struct Row {
 
 type Register = Result<Arc<dyn FenceRegister>, Failure>;
 
-/// Where a store is, and what keeps it there.
-struct Place {
-    url: String,
-    _kept: Option<Box<dyn Any + Send + Sync>>,
-}
-
-impl From<testbed::Server> for Place {
-    fn from(server: testbed::Server) -> Self {
-        Self { url: server.url().to_owned(), _kept: Some(Box::new(server)) }
-    }
-}
-
-impl From<tempfile::TempDir> for Place {
-    fn from(folder: tempfile::TempDir) -> Self {
-        Self { url: folder.path().join("kept").display().to_string(), _kept: Some(Box::new(folder)) }
-    }
-}
-
-/// A fresh folder.
-fn folder() -> io::Result<Place> {
-    let place: Place = tempfile::tempdir()?.into();
-    std::fs::create_dir(&place.url)?;
-    Ok(place)
-}
-
 /// For what is in this process's memory.
-fn nowhere() -> Result<Place, String> {
-    Ok(Place { url: String::new(), _kept: None })
+fn nowhere() -> io::Result<String> {
+    Ok(String::new())
 }
 
 struct Store {
