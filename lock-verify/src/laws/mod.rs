@@ -1,0 +1,1 @@
+//! The laws, as checks of a history.

@@ -1,0 +1,1 @@
+//! Small models of the protocols, searched to the end.
