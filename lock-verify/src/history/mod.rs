@@ -9,13 +9,18 @@
 //! returned: then a recorded call covers the true one, and the laws, which are strict only about what covers leave no doubt
 //! of, can't cry wolf.
 
+mod calls;
 mod edn;
 mod event;
 mod kinds;
 mod nanos;
+mod reader;
 mod recorder;
+mod shape;
 
+pub use calls::{Call, History, Malformed};
 pub use edn::to_edn;
 pub use event::{Entry, Event};
 pub use kinds::{Effect, F, Kind, Mode, Process, Why};
+pub use reader::{ReadError, Recorded, read};
 pub use recorder::Recorder;

@@ -25,12 +25,12 @@ impl Recorder {
         Self(Arc::new(Mutex::new(Sink::Memory(Vec::new()))))
     }
 
-    /// Appends to a file, made if need be: one system call per event, so that what was recorded outlives a `kill -9`.
+    /// Writes a file of its own: one system call per event, so that what was recorded outlives a `kill -9`.
     ///
     /// # Errors
-    /// The file can't be opened.
+    /// The file can't be made, or is there already: one file is one process of one run.
     pub fn to_file(path: impl AsRef<Path>) -> io::Result<Self> {
-        let file = fs::OpenOptions::new().create(true).append(true).open(path)?;
+        let file = fs::OpenOptions::new().create_new(true).append(true).open(path)?;
         Ok(Self(Arc::new(Mutex::new(Sink::File { file, failed: None }))))
     }
 
