@@ -1,0 +1,82 @@
+//! Who may have a lock at its store, at the most.
+//!
+//! What the holders' own beliefs are to the laws of safety, this is to the laws about a lock that ought to be free: a span in
+//! which it *may* have been taken, never shorter than the true one.
+
+use lock_core::{Moment, OwnerId};
+
+use super::{
+    facts::{Facts, Made},
+    terms::Terms,
+};
+use crate::history::{Event, F, Kind, Why};
+
+/// The spans of one lock, for asking whether anybody may have had it at some time.
+#[derive(Debug)]
+pub(super) struct Occupied {
+    /// In the order of their beginnings, each with the two latest ends so far, of different owners.
+    spans: Vec<(Moment, [Option<(Moment, Option<OwnerId>)>; 2])>,
+}
+
+impl Occupied {
+    pub(super) fn of(facts: &Facts<'_>, terms: &Terms, lock: usize) -> Self {
+        let mut spans: Vec<(Moment, Moment, Option<OwnerId>)> = Vec::new();
+        for grant in facts.by_lock[lock].iter().map(|number| &facts.grants[*number]) {
+            let released = grant.release.map(|call| &facts.calls[call]).filter(|made| made.outcome == Kind::Ok);
+            let to = released.map_or_else(
+                || {
+                    let renewed = grant.renewals.iter().chain(&grant.again).map(|call| facts.calls[*call].end).max();
+                    renewed.unwrap_or(grant.got).max(grant.got) + terms.afterlife(grant.ttl)
+                },
+                |made| made.end + facts.told(made).keep_for.unwrap_or_default() + terms.grace,
+            );
+            spans.push((grant.asked, to, Some(grant.owner)));
+        }
+        for made in facts.acquires[lock].iter().map(|call| &facts.calls[*call]) {
+            let asked = facts.event(made.call.invoke);
+            // One in doubt may have got it; one in line keeps its place for a while after it was last asked for.
+            if made.outcome == Kind::Info || asked.fair || asked.wait.is_some() {
+                let to = made.end + terms.afterlife(asked.ttl.unwrap_or_default());
+                spans.push((made.start, to, owner(facts, made)));
+            }
+        }
+        spans.sort_by_key(|(from, ..)| *from);
+        let mut latest = [None, None];
+        let spans = spans.into_iter().map(|(from, to, owner)| {
+            latest = later(latest, to, owner);
+            (from, latest)
+        });
+        Self { spans: spans.collect() }
+    }
+
+    /// Whether anybody but this owner may have had it at some moment from `from` to `to`.
+    pub(super) fn by_another(&self, from: Moment, to: Moment, than: Option<OwnerId>) -> bool {
+        let begun = self.spans.partition_point(|(start, _)| *start <= to);
+        let Some((_, latest)) = begun.checked_sub(1).map(|last| self.spans[last]) else { return false };
+        latest.iter().flatten().any(|(end, owner)| *end >= from && (owner.is_none() || *owner != than))
+    }
+}
+
+/// The two latest ends, of different owners.
+fn later(
+    [first, second]: [Option<(Moment, Option<OwnerId>)>; 2],
+    to: Moment,
+    owner: Option<OwnerId>,
+) -> [Option<(Moment, Option<OwnerId>)>; 2] {
+    let new = Some((to, owner));
+    match first {
+        Some((end, of)) if of == owner => [Some((end.max(to), of)), second],
+        Some((end, _)) if end >= to => [first, second.filter(|(end, _)| *end >= to).or(new)],
+        _ => [new, first],
+    }
+}
+
+/// Whose call it is, as far as it is known.
+pub(super) fn owner(facts: &Facts<'_>, made: &Made) -> Option<OwnerId> {
+    facts.event(made.call.invoke).owner.or(facts.told(made).owner)
+}
+
+/// Whether this event refuses a lock because somebody has it.
+pub(super) fn is_refused(event: &Event) -> bool {
+    event.f == F::Acquire && event.kind == Kind::Fail && event.why == Some(Why::Held)
+}

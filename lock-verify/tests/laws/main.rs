@@ -1,0 +1,8 @@
+//! Each law is kept by a good history, and each way to break it is caught, with the events that show it.
+
+mod holding;
+mod judged;
+mod resource;
+mod strange;
+mod tape;
+mod waiting;
