@@ -2,6 +2,8 @@
 
 mod holding;
 mod judged;
+mod mutations;
+mod reference;
 mod resource;
 mod strange;
 mod tape;
