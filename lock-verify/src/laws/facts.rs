@@ -124,7 +124,7 @@ impl<'h> Facts<'h> {
 
     /// Why what happened to a lock between two moments may be outside the laws' conditions, if one of these effects was at work.
     pub(super) fn excuse(&self, lock: usize, from: Moment, to: Moment, by: &[Effect]) -> Option<&'static str> {
-        let met = |effect| self.windows.iter().any(|w| w.effect == effect && w.from <= to && from <= w.to);
+        let met = |effect| self.met(effect, from, to);
         if by.contains(&Effect::DataLoss) && met(Effect::DataLoss) {
             return Some("the store may have lost data");
         }
@@ -141,6 +141,11 @@ impl<'h> Facts<'h> {
             }
         }
         None
+    }
+
+    /// Whether this effect was at work between two moments.
+    pub(super) fn met(&self, effect: Effect, from: Moment, to: Moment) -> bool {
+        self.windows.iter().any(|window| window.effect == effect && window.from <= to && from <= window.to)
     }
 
     /// When the last fault had ended; the history's beginning if there was none.

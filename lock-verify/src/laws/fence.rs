@@ -59,7 +59,7 @@ fn unique(facts: &Facts<'_>, grants: &[&Grant], finding: &mut Finding) {
 }
 
 fn note(facts: &Facts<'_>, finding: &mut Finding, earlier: &Grant, grant: &Grant, what: &str) {
-    let met = |effect| facts.excuse(grant.lock, earlier.asked, grant.got, &[effect]).is_some();
+    let met = |effect| facts.met(effect, earlier.asked, grant.got);
     let both = met(Effect::DataLoss) && met(Effect::ClockBeyondBounds);
     let excuse = both.then_some("the store lost data and its clock stepped");
     finding.note(excuse, &[earlier.got_at, grant.asked_at, grant.got_at], || {

@@ -7,7 +7,8 @@
 //!
 //! What all of them rest on: calls are recorded around the true ones (see [`crate::history`]), so a grant's recorded belief
 //! is never longer than the true one. The checks can miss what happened between a record and the truth; they don't invent.
-//! Each check is linear, or a sort, in the number of events.
+//! Each check is linear, or a sort, in the number of events;
+//! [`linear`] searches, but only stretches of a bounded size.
 
 mod belief;
 mod capacity;
@@ -17,6 +18,7 @@ mod fence;
 mod finality;
 mod finding;
 mod grants;
+pub mod linear;
 mod liveness;
 mod occupied;
 mod order;
@@ -48,6 +50,19 @@ use crate::history::History;
 #[must_use]
 pub fn judge(history: &History, terms: &Terms) -> Report {
     let facts = Facts::new(history, terms);
-    let laws = [belief, fence, stability, resource, strangers, doubt, liveness, order, capacity, finality, silence];
+    let laws = [
+        belief,
+        fence,
+        stability,
+        resource,
+        strangers,
+        doubt,
+        liveness,
+        order,
+        capacity,
+        finality,
+        silence,
+        linear::linear,
+    ];
     Report::new(laws.iter().map(|law| law(&facts, terms)).collect())
 }

@@ -15,8 +15,11 @@ use crate::history::{Event, F, Kind, Why};
 #[derive(Debug)]
 pub(super) struct Occupied {
     /// In the order of their beginnings, each with the two latest ends so far, of different owners.
-    spans: Vec<(Moment, [Option<(Moment, Option<OwnerId>)>; 2])>,
+    spans: Vec<(Moment, Latest)>,
 }
+
+/// The two latest ends, of different owners.
+type Latest = [Option<(Moment, Option<OwnerId>)>; 2];
 
 impl Occupied {
     pub(super) fn of(facts: &Facts<'_>, terms: &Terms, lock: usize) -> Self {
@@ -57,12 +60,7 @@ impl Occupied {
     }
 }
 
-/// The two latest ends, of different owners.
-fn later(
-    [first, second]: [Option<(Moment, Option<OwnerId>)>; 2],
-    to: Moment,
-    owner: Option<OwnerId>,
-) -> [Option<(Moment, Option<OwnerId>)>; 2] {
+fn later([first, second]: Latest, to: Moment, owner: Option<OwnerId>) -> Latest {
     let new = Some((to, owner));
     match first {
         Some((end, of)) if of == owner => [Some((end.max(to), of)), second],

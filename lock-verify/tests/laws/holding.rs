@@ -51,7 +51,8 @@ fn a_deadline_that_a_look_tells_counts() {
 #[test]
 fn who_was_told_of_its_loss_believes_no_longer() {
     let mut tape = Tape::new();
-    tape.acquire(1, 10, (0, 5)).lost(1, 10, 100, Why::NotOurs).acquire(2, 11, (50, 150)).keeps(Law::Belief, 1);
+    tape.acquire(1, 10, (0, 5)).call(9, F::ForceRelease, (50, 55), |e| e.lock("x"), |e, to| e.ok(to));
+    tape.lost(1, 10, 100, Why::NotOurs).acquire(2, 11, (50, 150)).keeps(Law::Belief, 1);
 }
 
 #[test]
@@ -107,11 +108,16 @@ fn a_token_that_falls_is_caught() {
 #[test]
 fn calls_under_way_together_may_be_granted_in_either_order() {
     let mut tape = Tape::new();
-    tape.acquire(1, 10, (0, 50)).release(1, 10, (60, 70)).acquire(2, 9, (40, 80)).keeps(Law::Fence, 0);
+    tape.acquire(1, 10, (0, 50)).release(1, 10, (60, 70)).acquire(2, 9, (40, 80));
+    assert_eq!(tape.judged().of(Law::Fence).unwrap().checked, 0);
+    // (With the release between them they can only have come in one: that is for the search of all answers.)
+    assert_eq!(tape.broken(Law::Linear).len(), 1);
     // A retry counts from its first, unanswered try.
     let mut tape = Tape::new();
     tape.doubtful(2, (0, 4)).acquire(1, 10, (5, 10)).release(1, 10, (11, 12)).acquire(2, 9, (20, 30));
-    tape.keeps(Law::Fence, 0);
+    assert_eq!(tape.judged().of(Law::Fence).unwrap().checked, 0);
+    // (All answers taken together are impossible: somebody had it in between.)
+    assert_eq!(tape.broken(Law::Linear).len(), 1);
 }
 
 #[test]

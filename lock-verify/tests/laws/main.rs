@@ -2,6 +2,7 @@
 
 mod holding;
 mod judged;
+mod linear;
 mod mutations;
 mod reference;
 mod resource;
