@@ -27,6 +27,7 @@ mod resource;
 mod silence;
 mod strangers;
 mod terms;
+pub mod timeline;
 
 pub use belief::belief;
 pub use capacity::capacity;

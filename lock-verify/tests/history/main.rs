@@ -1,5 +1,7 @@
 //! What is recorded is read again as it was, whatever happened to the writer.
 
+#![allow(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
+
 mod arbitrary;
 
 use std::{fs, time::Duration};

@@ -188,11 +188,9 @@ impl Run {
 
     fn go(&mut self, client: u32) {
         let state = &mut self.clients[client as usize];
-        if let Some((grant, tries)) = state.stale.take() {
-            if tries > 0 {
-                state.stale = Some((grant.clone(), tries - 1));
-                return self.work(client, &grant, true);
-            }
+        if let Some((grant, tries)) = state.stale.take().filter(|(_, tries)| *tries > 0) {
+            state.stale = Some((grant.clone(), tries - 1));
+            return self.work(client, &grant, true);
         }
         if let Some(grant) = state.holds.clone() {
             if self.now >= grant.deadline.unwrap() {

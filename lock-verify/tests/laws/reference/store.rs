@@ -10,8 +10,11 @@ use lock_verify::history::{Entry, Event, F, Kind, Mode, Why};
 
 use super::TTL;
 
-/// The locks, and who asks for them how, by a draw of four.
-pub(crate) const LOCKS: [(&str, fn(u64) -> Mode); 4] = [
+/// How a lock is asked for, by a draw of four.
+type ByDraw = fn(u64) -> Mode;
+
+/// The locks, and who asks for them how.
+pub(crate) const LOCKS: [(&str, ByDraw); 4] = [
     ("one", |_| Mode::Exclusive),
     ("two", |_| Mode::Exclusive),
     ("shared", |draw| if draw == 3 { Mode::Exclusive } else { Mode::Shared }),
