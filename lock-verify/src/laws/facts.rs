@@ -23,6 +23,8 @@ pub struct Facts<'h> {
     /// The acquire calls of each lock, in the order in which they began.
     pub(super) acquires: Vec<Vec<usize>>,
     pub(super) faults: Vec<Fault>,
+    /// When there was any fault: stretches apart from each other, in order.
+    trouble: Vec<(Moment, Moment)>,
     windows: Vec<Window>,
     forced: Vec<Vec<Moment>>,
     /// The last event's time.
@@ -87,9 +89,9 @@ impl<'h> Facts<'h> {
         let last = events.last().map_or(Moment::from_nanos(0), |event| event.time);
         let mut exits = HashMap::new();
         let mut locks = Locks::default();
-        for event in events {
+        for (at, event) in events.iter().enumerate() {
             if event.f == F::Exit {
-                exits.entry(event.process).or_insert(event.time);
+                exits.entry(event.process).or_insert((event.time, at));
             }
             event.lock.as_ref().map(|lock| locks.number(lock));
         }
@@ -118,8 +120,9 @@ impl<'h> Facts<'h> {
             let effect = events[fault.at].effect.or_else(|| events[end?].effect)?;
             Some(Window { from: fault.from, to: fault.to, effect })
         });
+        let trouble = merged(&faults);
         let windows = terms.windows.iter().copied().chain(told).collect();
-        Self { history, calls, locks, grants, by_lock, acquires, faults, windows, forced, last }
+        Self { history, calls, locks, grants, by_lock, acquires, faults, trouble, windows, forced, last }
     }
 
     /// Why what happened to a lock between two moments may be outside the laws' conditions, if one of these effects was at work.
@@ -146,6 +149,19 @@ impl<'h> Facts<'h> {
     /// Whether this effect was at work between two moments.
     pub(super) fn met(&self, effect: Effect, from: Moment, to: Moment) -> bool {
         self.windows.iter().any(|window| window.effect == effect && window.from <= to && from <= window.to)
+    }
+
+    /// When nothing of a call is under way any more for sure: messages that met a fault may be held up, and doubled, until it ends.
+    pub(super) fn calm_after(&self, made: &Made) -> Moment {
+        let begun = self.trouble.partition_point(|(from, _)| *from <= made.end);
+        let last = begun.checked_sub(1).map(|last| self.trouble[last]);
+        last.filter(|(_, to)| *to >= made.start).map_or(made.end, |(_, to)| to.max(made.end))
+    }
+
+    /// Whether there was a fault at some moment from `from` to `to`.
+    pub(super) fn is_troubled(&self, from: Moment, to: Moment) -> bool {
+        let begun = self.trouble.partition_point(|(start, _)| *start <= to);
+        begun.checked_sub(1).is_some_and(|last| self.trouble[last].1 >= from)
     }
 
     /// When the last fault had ended; the history's beginning if there was none.
@@ -175,13 +191,26 @@ impl Made {
     }
 }
 
-fn made(events: &[Event], call: Call, exits: &HashMap<Process, Moment>, last: Moment) -> Made {
+fn made(events: &[Event], call: Call, exits: &HashMap<Process, (Moment, usize)>, last: Moment) -> Made {
     let start = events[call.invoke].time;
     let (end, outcome) = match call.end {
         Some(end) => (events[end].time, events[end].kind),
-        None => (exits.get(&call.process).copied().unwrap_or(last).max(start), Kind::Info),
+        None => (exits.get(&call.process).map_or(last, |(time, _)| *time).max(start), Kind::Info),
     };
     Made { call, start, end, outcome }
+}
+
+fn merged(faults: &[Fault]) -> Vec<(Moment, Moment)> {
+    let mut spans: Vec<(Moment, Moment)> = faults.iter().map(|fault| (fault.from, fault.to)).collect();
+    spans.sort_unstable();
+    let mut merged: Vec<(Moment, Moment)> = Vec::new();
+    for (from, to) in spans {
+        match merged.last_mut().filter(|(_, end)| *end >= from) {
+            Some((_, end)) => *end = to.max(*end),
+            None => merged.push((from, to)),
+        }
+    }
+    merged
 }
 
 fn faults(history: &History, calls: &[Made]) -> Vec<Fault> {

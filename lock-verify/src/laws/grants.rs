@@ -46,6 +46,12 @@ pub struct Grant {
 }
 
 impl Grant {
+    /// The last moment at which a call that could keep it alive was under way, faults that held it up included.
+    pub(super) fn last_asked(&self, facts: &super::facts::Facts<'_>) -> Moment {
+        let asked = self.renewals.iter().chain(&self.again).map(|call| facts.calm_after(&facts.calls[*call]));
+        asked.chain([self.got]).max().unwrap_or(self.got)
+    }
+
     /// Under which token.
     #[must_use]
     pub const fn token(&self) -> FencingToken {
@@ -83,7 +89,7 @@ pub(super) fn grants(
     history: &History,
     calls: &[Made],
     locks: &mut Locks,
-    exits: &HashMap<Process, Moment>,
+    exits: &HashMap<Process, (Moment, usize)>,
     terms: &Terms,
 ) -> Vec<Grant> {
     let events = history.events();
@@ -203,15 +209,15 @@ impl Builder<'_> {
 
 impl Grant {
     /// Cuts the belief at whatever ended it first.
-    fn end(&mut self, events: &[Event], calls: &[Made], exits: &HashMap<Process, Moment>) {
+    fn end(&mut self, events: &[Event], calls: &[Made], exits: &HashMap<Process, (Moment, usize)>) {
         let release = self.release.map(|call| calls[call].call.invoke);
         for at in release.into_iter().chain(self.lost) {
             if events[at].time < self.until {
                 (self.until, self.until_at) = (events[at].time, at);
             }
         }
-        if let Some(exit) = exits.get(&self.process) {
-            self.until = self.until.min(*exit);
+        if let Some(exit) = exits.get(&self.process).filter(|(time, _)| *time < self.until) {
+            (self.until, self.until_at) = *exit;
         }
         self.until = self.until.max(self.got);
     }

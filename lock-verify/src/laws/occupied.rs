@@ -27,19 +27,18 @@ impl Occupied {
         for grant in facts.by_lock[lock].iter().map(|number| &facts.grants[*number]) {
             let released = grant.release.map(|call| &facts.calls[call]).filter(|made| made.outcome == Kind::Ok);
             let to = released.map_or_else(
-                || {
-                    let renewed = grant.renewals.iter().chain(&grant.again).map(|call| facts.calls[*call].end).max();
-                    renewed.unwrap_or(grant.got).max(grant.got) + terms.afterlife(grant.ttl)
-                },
+                || grant.last_asked(facts) + terms.afterlife(grant.ttl),
                 |made| made.end + facts.told(made).keep_for.unwrap_or_default() + terms.grace,
             );
             spans.push((grant.asked, to, Some(grant.owner)));
         }
         for made in facts.acquires[lock].iter().map(|call| &facts.calls[*call]) {
             let asked = facts.event(made.call.invoke);
-            // One in doubt may have got it; one in line keeps its place for a while after it was last asked for.
-            if made.outcome == Kind::Info || asked.fair || asked.wait.is_some() {
-                let to = made.end + terms.afterlife(asked.ttl.unwrap_or_default());
+            let calm = facts.calm_after(made);
+            // One in doubt may have got it, and so may the double of one that met a fault; one in line keeps its place for a
+            // while after it was last asked for.
+            if made.outcome == Kind::Info || calm > made.end || asked.fair || asked.wait.is_some() {
+                let to = calm + terms.afterlife(asked.ttl.unwrap_or_default());
                 spans.push((made.start, to, owner(facts, made)));
             }
         }

@@ -201,6 +201,20 @@ fn a_refusal_while_somebody_waits_says_nothing() {
     assert_eq!(tape.broken(Law::Linear).len(), 1);
 }
 
+#[test]
+fn a_refusal_by_a_lock_that_is_kept_taken_says_nothing() {
+    let kept = |refused| {
+        let mut tape = Tape::new();
+        let said = |event: Event| event.lock("x").owner(owner(1)).token(token(10)).keep_for(ms(500));
+        tape.acquire(1, 10, (0, 5)).call(1, F::Release, (10, 20), said, |event, to| event.ok(to));
+        tape.refused(2, (refused, refused + 5));
+        tape
+    };
+    assert!(kept(30).broken(Law::Linear).is_empty());
+    assert!(kept(515).broken(Law::Linear).is_empty());
+    assert_eq!(kept(521).broken(Law::Linear).len(), 1);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
 

@@ -120,3 +120,23 @@ fn a_call_cut_off_by_the_end_of_its_process_is_in_doubt() {
     tape.told(1, F::Exit, 50, |event| Event { kind: Kind::Info, ..event }).refused(2, (1_160, 1_170));
     tape.breaks(Law::Doubt, &["0 Invoke Acquire", "1160 Invoke Acquire", "1170 Fail Acquire"]);
 }
+
+#[test]
+fn a_request_that_a_fault_held_up_is_given_time_from_the_faults_end() {
+    let held_up = |ends| {
+        let mut tape = Tape::new();
+        tape.doubtful(1, (0, 50)).fault("delay", (40, ends), Effect::Harmless).refused(2, (1_160, 1_170));
+        tape
+    };
+    held_up(59)
+        .breaks(Law::Doubt, &["0 Invoke Acquire", "50 Info Acquire", "1160 Invoke Acquire", "1170 Fail Acquire"]);
+    assert!(held_up(100).broken(Law::Doubt).is_empty());
+    // Or its double, after the release.
+    let mut tape = Tape::new();
+    tape.doubtful(3, (0, 1)).acquire(1, 10, (5, 10)).release(1, 10, (20, 30));
+    tape.fault("double", (4, 500), Effect::Harmless);
+    tape.refused(2, (1_160, 1_170)).refused(2, (1_590, 1_600));
+    assert!(tape.judged().is_clean(), "{}", tape.judged());
+    tape.refused(2, (1_601, 1_602));
+    assert_eq!(tape.broken(Law::Doubt).len(), 1);
+}

@@ -5,8 +5,8 @@
 //! lock's history is cut where it was certainly free and nothing was under way; a stretch that is still too big is told as not
 //! checked. An unanswered call may have happened at any time, or never; so may the expiry of a grant that nobody gave back, from
 //! its holder's deadline on. Not looked at are: readers and permits, how long a lock stays taken after a release, and refusals
-//! while somebody waits, who may have been kept a place. Stretches in which a fault may have changed a lock from outside are told
-//! as not checked.
+//! while somebody waits, who may have been kept a place, or while there is a fault. Stretches in which a fault may have changed
+//! a lock from outside are told as not checked.
 
 mod model;
 mod search;
@@ -78,21 +78,23 @@ fn of_lock(facts: &Facts<'_>, terms: &Terms, lock: usize, calls: &[&Made], findi
     }
 }
 
+/// When nothing of this call, nor of the grant that it got, can be left any more.
 fn quiet_after(facts: &Facts<'_>, terms: &Terms, made: &Made, grant: Option<&Grant>) -> Moment {
-    match grant {
-        Some(grant) => {
-            let release = grant.release.map(|call| &facts.calls[call]).filter(|made| made.outcome == Kind::Ok);
-            let asked = grant.renewals.iter().chain(&grant.again).map(|call| facts.calls[*call].end).max();
-            release.map_or_else(
-                || asked.unwrap_or(grant.got).max(grant.got) + terms.afterlife(grant.ttl),
-                |release| release.end.max(asked.unwrap_or(grant.got)),
-            )
-        }
-        None if made.outcome == Kind::Info => {
-            made.end + terms.afterlife(facts.event(made.call.invoke).ttl.unwrap_or_default())
-        }
-        None => made.end,
-    }
+    let calm = facts.calm_after(made);
+    let ttl = facts.event(made.call.invoke).ttl.unwrap_or_default();
+    let of_call = match made.outcome {
+        Kind::Info => calm + terms.afterlife(ttl),
+        // A fault may have doubled the request.
+        _ if calm > made.end && made.call.f == F::Acquire => calm + terms.afterlife(ttl),
+        _ => made.end,
+    };
+    let of_grant = grant.map(|grant| {
+        let release = grant.release.map(|call| &facts.calls[call]).filter(|made| made.outcome == Kind::Ok);
+        let freed = |made: &Made| made.end + facts.told(made).keep_for.unwrap_or_default() + terms.grace;
+        let asked = grant.last_asked(facts);
+        release.map_or_else(|| asked + terms.afterlife(grant.ttl), |made| freed(made).max(asked))
+    });
+    of_call.max(of_grant.unwrap_or(of_call))
 }
 
 fn judge(
@@ -110,7 +112,7 @@ fn judge(
     if BEYOND.iter().any(|effect| facts.met(*effect, first.made.start, end)) {
         return finding.unseen("stretches in which a fault was beyond the laws");
     }
-    let (steps, events) = steps(facts, terms, stretch);
+    let (steps, events) = steps(facts, terms, stretch, end);
     if steps.is_empty() {
         return;
     }
@@ -132,12 +134,15 @@ fn judge(
 const TOO_BIG: &str = "stretches too big to be searched";
 
 /// The stretch as the search wants it, and the events of each step.
-fn steps(facts: &Facts<'_>, terms: &Terms, stretch: &[Placed<'_>]) -> (Vec<Step>, Vec<Vec<usize>>) {
-    // In line somebody may be kept a place, and a lock may stay taken after its release: a refusal says nothing then.
-    let kept = stretch.iter().any(|placed| {
-        let asked = facts.event(placed.made.call.invoke);
-        asked.fair || asked.wait.is_some() || asked.keep_for.is_some()
-    });
+fn steps(facts: &Facts<'_>, terms: &Terms, stretch: &[Placed<'_>], end: Moment) -> (Vec<Step>, Vec<Vec<usize>>) {
+    // In line somebody may be kept a place, a lock may stay taken after its release, and a fault may have doubled a request: a
+    // refusal says nothing then.
+    let troubled = stretch.first().is_some_and(|first| facts.is_troubled(first.made.start, end));
+    let kept = troubled
+        || stretch.iter().any(|placed| {
+            let asked = facts.event(placed.made.call.invoke);
+            asked.fair || asked.wait.is_some() || asked.keep_for.is_some()
+        });
     let mut steps = Vec::new();
     for Placed { made, grant, .. } in stretch {
         let Some((ask, answer)) = asked(facts, made, kept) else { continue };

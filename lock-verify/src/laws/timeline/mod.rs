@@ -189,7 +189,7 @@ impl Drawing<'_> {
             match event.f {
                 F::Lost => {
                     self.canvas.cross(x, y, RED);
-                    self.canvas.text(x + 6.0, y + 4.0, RED, Anchor::Start, "lost", false);
+                    self.canvas.text(x + 4.0, y - 9.0, RED, Anchor::Start, "lost", false);
                 }
                 F::Exit => {
                     self.canvas.line([x, y - 16.0, x, y + 16.0], "#000", Stroke::Thick);
