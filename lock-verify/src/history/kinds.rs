@@ -88,7 +88,7 @@ pub enum Why {
     Held,
     /// Acquire: the time to wait is over.
     TimedOut,
-    /// Its caller gave up.
+    /// Its caller gave up, and what it may have got was taken back. If nobody knows whether it was: [`Kind::Info`].
     Cancelled,
     /// Renew, release, lost: the store says that it isn't the owner's.
     NotOurs,

@@ -125,6 +125,12 @@ impl<'h> Facts<'h> {
         Self { history, calls, locks, grants, by_lock, acquires, faults, trouble, windows, forced, last }
     }
 
+    /// All grants, in the order in which they were had.
+    #[must_use]
+    pub fn grants(&self) -> &[Grant] {
+        &self.grants
+    }
+
     /// Why what happened to a lock between two moments may be outside the laws' conditions, if one of these effects was at work.
     pub(super) fn excuse(&self, lock: usize, from: Moment, to: Moment, by: &[Effect]) -> Option<&'static str> {
         let met = |effect| self.met(effect, from, to);

@@ -35,9 +35,10 @@ impl Occupied {
         for made in facts.acquires[lock].iter().map(|call| &facts.calls[*call]) {
             let asked = facts.event(made.call.invoke);
             let calm = facts.calm_after(made);
-            // One in doubt may have got it, and so may the double of one that met a fault; one in line keeps its place for a
-            // while after it was last asked for.
-            if made.outcome == Kind::Info || calm > made.end || asked.fair || asked.wait.is_some() {
+            // One in doubt may have got it, and so may the double of one that met a fault, and one that was given up, for a
+            // moment; one in line keeps its place for a while after it was last asked for.
+            let in_line = asked.fair || asked.wait.is_some();
+            if made.outcome == Kind::Info || calm > made.end || in_line || is_given_up(facts.told(made)) {
                 let to = calm + terms.afterlife(asked.ttl.unwrap_or_default());
                 spans.push((made.start, to, owner(facts, made)));
             }
@@ -76,4 +77,10 @@ pub(super) fn owner(facts: &Facts<'_>, made: &Made) -> Option<OwnerId> {
 /// Whether this event refuses a lock because somebody has it.
 pub(super) fn is_refused(event: &Event) -> bool {
     event.f == F::Acquire && event.kind == Kind::Fail && event.why == Some(Why::Held)
+}
+
+/// Whether this event ends an acquire that the store may have granted for a moment, until its client took that back.
+pub(super) fn is_given_up(event: &Event) -> bool {
+    let by_client = matches!(event.why, Some(Why::TimedOut | Why::Cancelled | Why::Error));
+    event.f == F::Acquire && event.kind == Kind::Fail && by_client
 }

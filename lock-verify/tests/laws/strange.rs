@@ -140,3 +140,13 @@ fn a_request_that_a_fault_held_up_is_given_time_from_the_faults_end() {
     tape.refused(2, (1_601, 1_602));
     assert_eq!(tape.broken(Law::Doubt).len(), 1);
 }
+
+#[test]
+fn who_gave_up_may_have_had_it_for_a_moment() {
+    let mut tape = Tape::new();
+    tape.doubtful(3, (0, 1));
+    let said = |event: Event| event.lock("x").owner(owner(1)).ttl(ms(1_000));
+    tape.call(1, F::Acquire, (1_150, 1_160), said, |event, to| event.fail(to, Why::Cancelled));
+    tape.refused(2, (1_155, 1_165));
+    assert!(tape.judged().is_clean(), "{}", tape.judged());
+}

@@ -22,7 +22,7 @@ use super::{
     facts::{Facts, Made},
     finding::{Finding, Law},
     grants::Grant,
-    occupied::owner,
+    occupied::{is_given_up, owner},
     terms::Terms,
 };
 use crate::history::{F, Kind, Why};
@@ -141,7 +141,8 @@ fn steps(facts: &Facts<'_>, terms: &Terms, stretch: &[Placed<'_>], end: Moment) 
     let kept = troubled
         || stretch.iter().any(|placed| {
             let asked = facts.event(placed.made.call.invoke);
-            asked.fair || asked.wait.is_some() || asked.keep_for.is_some()
+            let in_line = asked.fair || asked.wait.is_some();
+            in_line || asked.keep_for.is_some() || is_given_up(facts.told(placed.made))
         });
     let mut steps = Vec::new();
     for Placed { made, grant, .. } in stretch {
