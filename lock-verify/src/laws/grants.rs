@@ -199,8 +199,8 @@ impl Builder<'_> {
         let start = self.calls.get(call).map_or(event.time, |made| made.start);
         let counted = event.ttl.map(|ttl| start + self.terms.shortened(ttl));
         let Some(deadline) = event.deadline.or(counted) else { return };
-        // What comes after a release or a loss extends nothing any more; finality judges it.
-        if deadline > grant.deadline && grant.release.is_none() && grant.lost.is_none() {
+        // A release or a loss cuts the belief in the end, whatever is answered after it.
+        if deadline > grant.deadline {
             grant.deadline = deadline;
             (grant.until, grant.until_at) = (deadline, at);
         }

@@ -51,6 +51,14 @@ fn a_lock_that_stays_taken_after_its_release_is_taken() {
 }
 
 #[test]
+fn a_lock_that_nobody_gave_back_for_sure_is_taken_to_its_deadline() {
+    let mut tape = Tape::new();
+    let said = |event: Event| event.lock("x").owner(owner(1)).token(crate::tape::token(10));
+    tape.acquire(1, 10, (0, 5)).call(1, F::Release, (500, 510), said, |event, to| event.info(to));
+    tape.acquire_as(2, 11, (100, 2_200), waiting).keeps(Law::Liveness, 1);
+}
+
+#[test]
 fn what_happens_under_a_fault_is_not_held_against_anybody() {
     let mut tape = Tape::new();
     tape.acquire(1, 10, (0, 5)).release(1, 10, (500, 510)).acquire_as(2, 11, (100, 1_720), waiting);
