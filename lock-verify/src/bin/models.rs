@@ -11,7 +11,7 @@ fn main() -> ExitCode {
     let shows_ways = flags.iter().any(|flag| flag == "--ways");
     let limit = flags.iter().find_map(|flag| flag.strip_prefix("--minutes=")?.parse().ok());
     let limit = Duration::from_secs(60 * limit.unwrap_or(30));
-    println!("{:<74} {:>9} {:>10} {:>5} {:>8}  {}", "model", "states", "steps", "depth", "time", "result");
+    println!("{:<74} {:>9} {:>10} {:>5} {:>8}  result", "model", "states", "steps", "depth", "time");
     let mut all_right = true;
     for case in cases(Size::Full) {
         if !words.iter().all(|word| case.name.contains(word.as_str())) {

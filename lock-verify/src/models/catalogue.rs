@@ -24,8 +24,11 @@ pub struct Case {
     pub name: String,
     /// What is to be found.
     pub expected: Expected,
-    search: Box<dyn FnOnce(&str, usize, Duration) -> Search + Send>,
+    search: Run,
 }
+
+/// By the case's name, with so many threads, broken off after so long.
+type Run = Box<dyn FnOnce(&str, usize, Duration) -> Search + Send>;
 
 /// What a search is to find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +49,6 @@ pub enum Expected {
 
 impl Case {
     /// Runs the search with so many threads, and breaks it off when `within` is over.
-    #[must_use]
     pub fn run(self, threads: usize, within: Duration) -> (Search, Result<(), String>) {
         let search = (self.search)(&self.name, threads, within);
         let judged = self.expected.judge(&search);
