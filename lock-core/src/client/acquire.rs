@@ -193,6 +193,8 @@ fn take_up(client: &Arc<Client>, wish: &Wish, claim: &Claim, sent: Moment, grant
 /// Subscribes to wake-ups and has the next attempt say that somebody waits.
 async fn subscribe(client: &Client, request: &mut AcquireRequest, until: Option<Moment>) -> Option<Watch> {
     let watch = tokio::select! {
+        // A subscription in force, though its time is up as well, is dropped by its owner and not lost on the way.
+        biased;
         watch = client.provider.watch(&request.name, request.owner) => watch,
         () = at(client, until) => return None,
     };

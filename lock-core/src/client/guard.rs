@@ -225,6 +225,7 @@ async fn stay(
     until: Moment,
 ) -> Result<Released, StoreError> {
     tokio::select! {
+        biased;
         _ = kept.lost() => {}
         () = client.clock.sleep_until(until) => {}
     }

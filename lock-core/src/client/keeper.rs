@@ -123,6 +123,8 @@ impl Keeper {
         loop {
             let Some(next) = self.book().next_due() else { return };
             tokio::select! {
+                // What is due goes out, however often something earlier is entered.
+                biased;
                 () = self.clock.sleep_until(next) => {}
                 () = self.earlier.notified() => continue,
             }

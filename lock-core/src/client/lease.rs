@@ -224,6 +224,7 @@ impl Lease {
                     Phase::Lost(reason) => return reason,
                     Phase::Released => std::future::pending().await,
                     Phase::Live(term) => tokio::select! {
+                        biased;
                         () = changed => {}
                         () = lease.hold.clock.sleep_until(term.deadline()) => {}
                     },
@@ -240,6 +241,7 @@ impl Lease {
         async move {
             if lease.phase() != Phase::Released {
                 tokio::select! {
+                    biased;
                     () = changed => {}
                     _ = lease.lost() => {}
                 }
@@ -255,6 +257,7 @@ impl Lease {
             // The senders live in the lease, so neither can fail.
             let _lease = lease;
             tokio::select! {
+                biased;
                 _ = phases.changed() => {}
                 _ = async { own.as_mut()?.changed().await.ok() }, if own.is_some() => {}
             }

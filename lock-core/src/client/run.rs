@@ -223,6 +223,8 @@ async fn acquired(lock: Lock) -> Result<Outcome<LeaseGuard>, LockError> {
 pub(super) async fn give_back(client: &Client, guard: LeaseGuard) {
     let lease = guard.lease().clone();
     tokio::select! {
+        // What the release came to is told, also if it came at the last moment.
+        biased;
         released = guard.release() => if let Err(error) = released {
             tracing::warn!(lock = %lease.name(), %error, "the work is done, its lock could not be released; its ttl frees it");
         },

@@ -162,6 +162,7 @@ where
     // Dropped, it is rolled back as well; nobody waits for a connection that says nothing.
     let patience = client.clock.sleep_until(client.clock.now() + PATIENCE);
     let undone = tokio::select! {
+        biased;
         undone = store.roll_back(transaction) => undone,
         () = patience => {
             tracing::warn!(lock = %lease.name(), "the roll-back takes long; the store does it when the connection is gone");
