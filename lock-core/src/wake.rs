@@ -17,9 +17,30 @@ use crate::name::LockName;
 /// ([`OwnerId`](crate::OwnerId) as `K`) where each waiter has an event of its own: its predecessor's leaving a queue.
 #[derive(Clone, Debug)]
 pub struct WakeHub<K = LockName> {
-    watched: Arc<Mutex<HashMap<K, watch::Sender<u64>>>>,
+    watched: Arc<Mutex<Table<K>>>,
     /// Told whenever the last watcher has left.
     emptied: Arc<Notify>,
+}
+
+#[derive(Debug)]
+struct Table<K> {
+    watched: HashMap<K, Watched>,
+    /// How many have entered so far.
+    entered: u64,
+}
+
+/// What the watchers of one lock or owner have in common.
+#[derive(Debug)]
+struct Watched {
+    events: watch::Sender<u64>,
+    /// Its place among those that were ever watched.
+    place: u64,
+}
+
+impl<K> Default for Table<K> {
+    fn default() -> Self {
+        Self { watched: HashMap::new(), entered: 0 }
+    }
 }
 
 impl<K> Default for WakeHub<K> {
@@ -41,29 +62,41 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> WakeHub<K> {
     /// Subscribes. Wake-ups that come from now on are not missed, not even between two calls of [`Watch::woken`].
     #[must_use]
     pub fn subscribe(&self, key: &K) -> Watch {
-        let events = self.table().entry(key.clone()).or_default().subscribe();
+        let events = {
+            let mut table = self.table();
+            let Table { watched, entered } = &mut *table;
+            let entry = watched.entry(key.clone()).or_insert_with(|| {
+                *entered += 1;
+                Watched { events: watch::Sender::default(), place: *entered }
+            });
+            entry.events.subscribe()
+        };
         let (hub, key) = (self.clone(), key.clone());
         Watch { events: Some(events), leave: Some(Box::new(move |events| hub.leave(&key, events))) }
     }
 
     /// Wakes the watchers of this lock or owner.
     pub fn wake_one(&self, key: &K) {
-        if let Some(events) = self.table().get(key) {
-            events.send_modify(|count| *count += 1);
+        if let Some(watched) = self.table().watched.get(key) {
+            watched.events.send_modify(|count| *count += 1);
         }
     }
 
     /// Wakes everybody: events may have been missed (a subscription was cut), or they don't say which lock they are for.
     pub fn wake_all(&self) {
-        for events in self.table().values() {
-            events.send_modify(|count| *count += 1);
+        let table = self.table();
+        let mut watched: Vec<&Watched> = table.watched.values().collect();
+        // What was watched first is woken first, and not what the hasher put first: no chance that wasn't handed in.
+        watched.sort_unstable_by_key(|watched| watched.place);
+        for watched in watched {
+            watched.events.send_modify(|count| *count += 1);
         }
     }
 
     /// What is watched now, in no order: for providers whose events don't say which lock they are for.
     #[must_use]
     pub fn watched(&self) -> Vec<K> {
-        self.table().keys().cloned().collect()
+        self.table().watched.keys().cloned().collect()
     }
 
     /// Returns once nobody watches anything: a subscription at the store may end then. Cancel safe.
@@ -82,17 +115,17 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> WakeHub<K> {
     /// Whether nobody watches anything.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.table().is_empty()
+        self.table().watched.is_empty()
     }
 
-    fn table(&self) -> MutexGuard<'_, HashMap<K, watch::Sender<u64>>> {
+    fn table(&self) -> MutexGuard<'_, Table<K>> {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn leave(&self, key: &K, events: watch::Receiver<u64>) {
-        let mut watched = self.table();
+        let watched = &mut self.table().watched;
         drop(events);
-        if watched.get(key).is_some_and(|events| events.receiver_count() == 0) {
+        if watched.get(key).is_some_and(|watched| watched.events.receiver_count() == 0) {
             watched.remove(key);
             if watched.is_empty() {
                 self.emptied.notify_waiters();
@@ -154,6 +187,24 @@ mod tests {
         assert!(watch.woken().now_or_never().is_none(), "two hints may become one, one never becomes two");
         hub.wake_all();
         watch.woken().await;
+    }
+
+    #[tokio::test]
+    async fn all_are_woken_in_the_order_in_which_they_came() {
+        let hub = WakeHub::<u32>::default();
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let (came, mut waiting) = (0..20, tokio::task::JoinSet::new());
+        for key in came.clone() {
+            let (mut watch, order) = (hub.subscribe(&key), order.clone());
+            waiting.spawn(async move {
+                watch.woken().await;
+                order.lock().unwrap().push(key);
+            });
+        }
+        tokio::task::yield_now().await;
+        hub.wake_all();
+        waiting.join_all().await;
+        assert_eq!(*order.lock().unwrap(), came.collect::<Vec<_>>());
     }
 
     #[tokio::test]
