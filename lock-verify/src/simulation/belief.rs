@@ -1,0 +1,267 @@
+//! What holders believe, and until when: by it laws 1, 7 and 10 are judged.
+
+use std::sync::Arc;
+
+use lock_core::{Lease, LossReason, Moment};
+
+use super::{clock::NodeClock, truth::Broken, world::World};
+
+/// Everything that somebody believes in, and everything that somebody waits for.
+pub(super) struct Beliefs {
+    holds: Vec<Hold>,
+    /// By node: those that have not ended with their guard.
+    open: Vec<Vec<usize>>,
+    waiting: Vec<Wait>,
+    waits: u64,
+    /// Since when nothing goes wrong any more.
+    pub(super) quiet_from: u64,
+}
+
+/// A guard, as its holder sees it.
+struct Hold {
+    node: usize,
+    lock: usize,
+    /// Which of the lock's grants.
+    grant: usize,
+    lease: Lease,
+    clock: Arc<NodeClock>,
+    /// Until when it is believed, in true time, if nothing ends it before.
+    deadline: u64,
+    /// When it ended before its deadline.
+    ended: Option<u64>,
+    told_lost: bool,
+}
+
+impl Hold {
+    fn end(&self) -> u64 {
+        self.deadline.min(self.ended.unwrap_or(u64::MAX))
+    }
+}
+
+/// A call that waits for a lock.
+struct Wait {
+    number: u64,
+    node: usize,
+    lock: usize,
+    since: u64,
+}
+
+impl Beliefs {
+    pub(super) fn new(nodes: usize) -> Self {
+        Self { holds: Vec::new(), open: vec![Vec::new(); nodes], waiting: Vec::new(), waits: 0, quiet_from: 0 }
+    }
+
+    pub(super) fn all_ended(&self) -> bool {
+        self.open.iter().all(Vec::is_empty)
+    }
+}
+
+impl World {
+    /// A call begins to wait.
+    pub(super) fn waits(&mut self, at: u64, node: usize, lock: usize) -> u64 {
+        self.beliefs.waits += 1;
+        let number = self.beliefs.waits;
+        self.beliefs.waiting.push(Wait { number, node, lock, since: at });
+        number
+    }
+
+    /// It waits no more. Told to have waited in vain, it must not have lain idle.
+    pub(super) fn waited(&mut self, at: u64, number: u64, in_vain: bool) {
+        let Some(place) = self.beliefs.waiting.iter().position(|wait| wait.number == number) else { return };
+        let lock = self.beliefs.waiting[place].lock;
+        if in_vain {
+            self.check_idle(at, lock);
+        }
+        self.beliefs.waiting.swap_remove(place);
+    }
+
+    /// Since when, in true time, the lock could have been had, and whether that was told by an event.
+    pub(super) fn idle_since(&self, lock: usize, at: u64) -> Option<(u64, bool)> {
+        let lock = &self.locks[lock];
+        if lock.until() > self.store_clock.shown_at(at) {
+            return None;
+        }
+        let over = self.store_clock.true_at(Moment::from_nanos(lock.until()));
+        Some(lock.freed.map_or((over, false), |freed| (freed, true)))
+    }
+
+    /// Law 7, while it waits: a lock that can be had isn't left lying while somebody waits for it.
+    pub(super) fn check_idle(&mut self, at: u64, lock: usize) {
+        if let Some(idle) = self.idle_since(lock, at) {
+            self.check_hand_over(at, lock, idle);
+        }
+    }
+
+    pub(super) fn check_all_idle(&mut self, at: u64) {
+        for lock in 0..self.locks.len() {
+            self.check_idle(at, lock);
+        }
+    }
+
+    fn check_hand_over(&mut self, at: u64, lock: usize, (free, by_event): (u64, bool)) {
+        let oldest = self.beliefs.waiting.iter().filter(|wait| wait.lock == lock).min_by_key(|wait| wait.since);
+        let Some(oldest) = oldest else { return };
+        let (node, began) = (oldest.node, free.max(oldest.since).max(self.beliefs.quiet_from));
+        // After a time of faults somebody may still be in a pause that began in it.
+        let settled = self.plan.is_calm() || began > self.beliefs.quiet_from + 6_000_000_000 + self.plan.idle_by_law();
+        let most = if by_event && settled { self.plan.idle_at_most() } else { self.plan.idle_by_law() };
+        let idle = at.saturating_sub(began);
+        if self.ill || idle <= most {
+            return;
+        }
+        let name = &self.locks[lock].name;
+        let what = format!(
+            "{name} lay idle for {:.3} ms, at most {:.3} were due, while node {node} waited for it",
+            idle as f64 / 1e6,
+            most as f64 / 1e6
+        );
+        self.broken(at, ("L7", what));
+    }
+
+    /// The store made a new grant: nobody believes in the one before.
+    pub(super) fn granted(&mut self, at: u64, lock: usize, idle: Option<(u64, bool)>) {
+        if let Some(idle) = idle {
+            self.check_hand_over(at, lock, idle);
+        }
+        self.locks[lock].freed = None;
+        let before = self.locks[lock].grants.len().checked_sub(2);
+        let Some(before) = before else { return };
+        let mut broken = None;
+        for hold in &self.locks[lock].holds {
+            let hold = &self.beliefs.holds[*hold];
+            if hold.grant == before && hold.end() > at {
+                broken = Some((hold.node, hold.end()));
+            }
+        }
+        let Some((node, end)) = broken else { return };
+        if self.locks[lock].grants[before].revoked {
+            self.counts.forced_overlaps += 1;
+            return;
+        }
+        let lock = &self.locks[lock];
+        let what = format!(
+            "{}: granted under {} while node {node} believes in {} for {:.3} ms more",
+            lock.name,
+            lock.grants[before + 1].token,
+            lock.grants[before].token,
+            (end - at) as f64 / 1e6
+        );
+        self.broken(at, ("L1", what));
+    }
+
+    /// An acquire returned a guard.
+    pub(super) fn began(&mut self, at: u64, node: usize, lock: usize, lease: &Lease, clock: &Arc<NodeClock>) -> usize {
+        let (owner, token) = (lease.owner(), lease.token().get());
+        let grants = &self.locks[lock].grants;
+        let grant = grants.iter().rposition(|grant| grant.owner == owner && grant.token == token);
+        let Some(grant) = grant else {
+            let what = format!("{}: a guard under {token} for {owner}, which the store never granted", lease.name());
+            self.broken(at, ("L6", what));
+            return usize::MAX;
+        };
+        let number = self.beliefs.holds.len();
+        let hold = Hold {
+            node,
+            lock,
+            grant,
+            lease: lease.clone(),
+            clock: clock.clone(),
+            deadline: 0,
+            ended: None,
+            told_lost: false,
+        };
+        self.trace.of_node(at, node, format_args!("holds {} under {token}", lease.name()));
+        self.beliefs.holds.push(hold);
+        self.beliefs.open[node].push(number);
+        self.locks[lock].holds.push(number);
+        self.look(at, at, number);
+        number
+    }
+
+    /// The holder gives it up now, whatever the store makes of that.
+    pub(super) fn lets_go(&mut self, at: u64, hold: usize) {
+        if let Some(hold) = self.beliefs.holds.get_mut(hold) {
+            hold.ended.get_or_insert(at);
+        }
+    }
+
+    /// The guard is gone.
+    pub(super) fn over(&mut self, at: u64, hold: usize) {
+        let Some(Hold { node, lock, .. }) = self.beliefs.holds.get(hold) else { return };
+        let (node, lock) = (*node, *lock);
+        self.lets_go(at, hold);
+        self.look(at, at, hold);
+        self.beliefs.open[node].retain(|open| *open != hold);
+        // It still counts until the store has made the next grant.
+        let grants = self.locks[lock].grants.len();
+        let holds = &self.beliefs.holds;
+        self.locks[lock].holds.retain(|open| holds[*open].grant + 1 >= grants);
+    }
+
+    /// A node is dead, and with it everything that it believed.
+    pub(super) fn died(&mut self, at: u64, node: usize) {
+        for hold in std::mem::take(&mut self.beliefs.open[node]) {
+            self.lets_go(at, hold);
+        }
+        self.beliefs.waiting.retain(|wait| wait.node != node);
+    }
+
+    /// After a step of a node, which began at `from` and ended at `at`: what it believes now.
+    pub(super) fn look_at(&mut self, from: u64, at: u64, node: usize) {
+        for place in 0..self.beliefs.open[node].len() {
+            let hold = self.beliefs.open[node][place];
+            self.look(from, at, hold);
+        }
+    }
+
+    fn look(&mut self, from: u64, at: u64, number: usize) {
+        let hold = &mut self.beliefs.holds[number];
+        let (deadline, state) = hold.clock.peek(|| (hold.lease.deadline(), hold.lease.check()));
+        let (name, token) = (&self.locks[hold.lock].name, hold.lease.token());
+        let broken: Broken = match state {
+            Ok(()) => {
+                let until = hold.clock.true_at(deadline);
+                let before = std::mem::replace(&mut hold.deadline, until);
+                let next = self.locks[hold.lock].grants.get(hold.grant + 1);
+                let revoked = self.locks[hold.lock].grants[hold.grant].revoked;
+                if hold.told_lost {
+                    ("L10", format!("{name}: the lease under {token} was lost, and is live again"))
+                } else if before == until {
+                    return;
+                } else if until < before {
+                    let by = (before - until) as f64 / 1e6;
+                    ("L1", format!("{name}: a renewal under {token} shortened the lease by {by:.3} ms"))
+                } else if before != 0 && hold.end().min(before) < from {
+                    let by = (from - hold.end().min(before)) as f64 / 1e6;
+                    ("L10", format!("{name}: the lease under {token} came back {by:.3} ms after its end"))
+                } else if let Some(next) = next.filter(|next| !revoked && hold.end() > next.at) {
+                    let what = format!("{name}: {token} is believed in, and {} was granted", next.token);
+                    ("L1", what)
+                } else {
+                    return;
+                }
+            }
+            Err(lost) => {
+                hold.ended.get_or_insert(at);
+                if lost.reason == LossReason::Released || std::mem::replace(&mut hold.told_lost, true) {
+                    return;
+                }
+                let reason = lost.reason;
+                let node = hold.node;
+                if reason == LossReason::AtMostFor {
+                    self.counts.capped += 1;
+                } else {
+                    self.counts.lost += 1;
+                }
+                let what = format!("{name}: the lease under {token} was lost ({reason:?})");
+                self.trace.of_node(at, node, format_args!("{what}"));
+                // Renewed, a lease outlives its ttl: nothing went wrong here.
+                if !self.plan.is_calm() || reason == LossReason::AtMostFor {
+                    return;
+                }
+                ("L7", format!("{what}, and nothing had gone wrong"))
+            }
+        };
+        self.broken(at, broken);
+    }
+}
