@@ -20,6 +20,7 @@ pub mod testing;
 mod tick;
 mod timing;
 mod token;
+mod told;
 mod wake;
 
 pub use agenda::Agenda;

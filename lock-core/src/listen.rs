@@ -10,12 +10,13 @@ use std::{
 };
 
 use async_trait::async_trait;
-use tokio::{sync::watch, task::AbortHandle};
+use tokio::task::AbortHandle;
 
 use crate::{
     clock::Clock,
     error::{ErrorKind, StoreError},
     name::LockName,
+    told::Told,
     wake::{WakeHub, Watch},
 };
 
@@ -65,7 +66,7 @@ struct Shared<S> {
 
 /// The task that listens.
 struct Task {
-    state: watch::Receiver<State>,
+    state: Arc<Told<State>>,
     handle: AbortHandle,
 }
 
@@ -77,6 +78,28 @@ enum State {
     Listening,
     /// It couldn't be had; another attempt follows.
     Down(StoreError),
+    /// The task was ended before it knew.
+    CutOff,
+}
+
+/// Where the task tells how it stands.
+struct Tell(Arc<Told<State>>);
+
+impl Tell {
+    fn tell(&self, state: State) {
+        self.0.change(|before| *before = state);
+    }
+}
+
+impl Drop for Tell {
+    fn drop(&mut self) {
+        // Nobody is left to find out: whoever waits for it is told.
+        self.0.change(|state| {
+            if matches!(state, State::Subscribing) {
+                *state = State::CutOff;
+            }
+        });
+    }
 }
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -110,15 +133,15 @@ impl<S: EventSource> Listener<S> {
     /// # Errors
     /// As [`watch`](Self::watch).
     pub async fn listen(&self) -> Result<(), StoreError> {
-        let mut state = self.state();
-        let settled = state.wait_for(|state| !matches!(state, State::Subscribing)).await;
-        match settled.as_deref() {
-            Ok(State::Listening) => Ok(()),
-            Ok(State::Down(error)) => Err(error.clone()),
-            Ok(State::Subscribing) | Err(_) => {
-                Err(StoreError::refused(ErrorKind::Other, "the task that listens was ended by the runtime"))
+        let settled = |state: &State| match state {
+            State::Subscribing => None,
+            State::Listening => Some(Ok(())),
+            State::Down(error) => Some(Err(error.clone())),
+            State::CutOff => {
+                Some(Err(StoreError::refused(ErrorKind::Other, "the task that listens was ended by the runtime")))
             }
-        }
+        };
+        self.state().wait_for(settled).await
     }
 
     /// What is listened to.
@@ -126,28 +149,28 @@ impl<S: EventSource> Listener<S> {
         &self.0.source
     }
 
-    fn state(&self) -> watch::Receiver<State> {
+    fn state(&self) -> Arc<Told<State>> {
         let mut task = self.0.task.lock().unwrap_or_else(PoisonError::into_inner);
         // A task whose runtime has ended is as good as none.
         if let Some(running) = task.as_ref().filter(|running| !running.handle.is_finished()) {
             return running.state.clone();
         }
-        let (tell, state) = watch::channel(State::Subscribing);
-        let handle = tokio::spawn(self.0.clone().work(tell)).abort_handle();
+        let state = Arc::new(Told::new(State::Subscribing));
+        let handle = tokio::spawn(self.0.clone().work(Tell(state.clone()))).abort_handle();
         task.insert(Task { state, handle }).state.clone()
     }
 }
 
 impl<S: EventSource> Shared<S> {
     /// Listens as long as somebody watches.
-    async fn work(self: Arc<Self>, tell: watch::Sender<State>) {
+    async fn work(self: Arc<Self>, tell: Tell) {
         let mut pause = FIRST_PAUSE;
         let mut heard_before = false;
         loop {
             match self.source.subscribe().await {
                 Ok(mut subscription) => {
                     let since = self.clock.now();
-                    tell.send_replace(State::Listening);
+                    tell.tell(State::Listening);
                     if heard_before {
                         self.hub.wake_all();
                     }
@@ -156,14 +179,14 @@ impl<S: EventSource> Shared<S> {
                         return;
                     }
                     tracing::debug!("a subscription was cut");
-                    tell.send_replace(State::Subscribing);
+                    tell.tell(State::Subscribing);
                     if self.clock.now().since(since) > GOOD_AFTER {
                         pause = FIRST_PAUSE;
                     }
                 }
                 Err(error) => {
                     tracing::debug!(%error, "no subscription");
-                    tell.send_replace(State::Down(error));
+                    tell.tell(State::Down(error));
                 }
             }
             if self.retire_if_idle() {
