@@ -151,6 +151,8 @@ fn progress(total: &Total, elapsed: Duration) {
 fn table(total: &Total, elapsed: Duration) {
     println!("{:>14}  seeds", total.seeds);
     println!("{:>14.1}  seconds", elapsed.as_secs_f64());
+    let cpu = cpu_time().as_secs_f64();
+    println!("{cpu:>14.1}  seconds of CPU, {:.1} µs for each grant", cpu * 1e6 / total.counts.grants.max(1) as f64);
     println!("{:>14.1}  hours of simulated time", total.lasted as f64 / 3.6e12);
     for (label, count) in total.counts.table() {
         println!("{count:>14}  {label}");
@@ -158,6 +160,12 @@ fn table(total: &Total, elapsed: Duration) {
     let seconds = elapsed.as_secs_f64();
     println!("{:>14.0}  seeds a second", total.seeds as f64 / seconds);
     println!("{:>14.0}  grants a second", total.counts.grants as f64 / seconds);
+}
+
+/// What this process took of the machine: it may be shared.
+fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 /// A law was broken: how it came to that, and how to see it again.

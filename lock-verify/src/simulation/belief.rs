@@ -25,6 +25,8 @@ struct Hold {
     grant: usize,
     lease: Lease,
     clock: Arc<NodeClock>,
+    /// Its deadline when it was last looked at, on its node's clock; the clock's start once it ended.
+    shown: Moment,
     /// Until when it is believed, in true time, if nothing ends it before.
     deadline: u64,
     /// When it ended before its deadline.
@@ -166,6 +168,7 @@ impl World {
             grant,
             lease: lease.clone(),
             clock: clock.clone(),
+            shown: Moment::from_nanos(u64::MAX),
             deadline: 0,
             ended: None,
             told_lost: false,
@@ -216,18 +219,21 @@ impl World {
 
     fn look(&mut self, from: u64, at: u64, number: usize) {
         let hold = &mut self.beliefs.holds[number];
-        let (deadline, state) = hold.clock.peek(|| (hold.lease.deadline(), hold.lease.check()));
+        let shown = hold.clock.peek(|| hold.lease.deadline());
+        if shown == hold.shown {
+            return;
+        }
+        hold.shown = shown;
+        let state = hold.clock.peek(|| hold.lease.check());
         let (name, token) = (&self.locks[hold.lock].name, hold.lease.token());
         let broken: Broken = match state {
             Ok(()) => {
-                let until = hold.clock.true_at(deadline);
+                let until = hold.clock.true_at(shown);
                 let before = std::mem::replace(&mut hold.deadline, until);
                 let next = self.locks[hold.lock].grants.get(hold.grant + 1);
                 let revoked = self.locks[hold.lock].grants[hold.grant].revoked;
                 if hold.told_lost {
                     ("L10", format!("{name}: the lease under {token} was lost, and is live again"))
-                } else if before == until {
-                    return;
                 } else if until < before {
                     let by = (before - until) as f64 / 1e6;
                     ("L1", format!("{name}: a renewal under {token} shortened the lease by {by:.3} ms"))

@@ -51,7 +51,7 @@ impl Plan {
         let nodes = chance.pick(&[2, 2, 3, 3, 4]);
         let locks = chance.pick(&[1, 1, 2, 3]);
         let tasks = chance.pick(&[1, 2, 2, 3, 5]);
-        let deeds = chance.between(20, 70) as u32;
+        let deeds = chance.between(15, 50) as u32;
         let ttl = Duration::from_millis(chance.pick(&[100, 300, 1000, 3000]));
         let ttls = [ttl, ttl * chance.pick(&[1, 1, 2, 4])];
         // One run in four is calm: nothing goes wrong but what always does (delays, rates), and the bounds are strict.
