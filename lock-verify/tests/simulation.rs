@@ -17,7 +17,7 @@ fn run(seeds: std::ops::Range<u64>) -> Counts {
 
 #[test]
 fn one_seed_is_one_run_to_the_byte() {
-    for seed in 0..200 {
+    for seed in 0..60 {
         let [first, second] = [(); 2].map(|()| simulate(seed, true).unwrap());
         let (first, second) = (first.trace.unwrap(), second.trace.unwrap());
         if first != second {
@@ -30,7 +30,7 @@ fn one_seed_is_one_run_to_the_byte() {
 
 #[test]
 fn whether_it_is_written_down_changes_nothing() {
-    for seed in 200..220 {
+    for seed in 60..70 {
         let (told, untold) = (simulate(seed, true).unwrap(), simulate(seed, false).unwrap());
         assert_eq!((told.counts, told.lasted), (untold.counts, untold.lasted), "seed {seed}");
     }
@@ -55,8 +55,8 @@ fn no_law_is_broken_in_some_thousand_seeds() {
         assert!(count > 0, "not one of: {label}");
     }
     // A resource without a fence is the control: it must have come to harm.
-    assert!(counts.unfenced > 100 && counts.refused > 100, "{counts:?}");
+    assert!(counts.unfenced > 50 && counts.refused > 50, "{counts:?}");
     assert!(counts.grants > SEEDS * 50, "{counts:?}");
 }
 
-const SEEDS: u64 = 3000;
+const SEEDS: u64 = 1500;

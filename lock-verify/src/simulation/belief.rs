@@ -188,6 +188,19 @@ impl World {
         }
     }
 
+    /// The holder looked at this moment, and was told that it may go on.
+    pub(super) fn is_sure(&mut self, at: u64, hold: usize) {
+        let Some(hold) = self.beliefs.holds.get(hold) else { return };
+        // As it is now: a renewal may have come in the same step.
+        let deadline = hold.clock.true_at(hold.clock.peek(|| hold.lease.deadline()));
+        if deadline > at {
+            return;
+        }
+        let late = (at - deadline) as f64 / 1e6;
+        let what = format!("the lease under {} is called valid {late:.3} ms after its deadline", hold.lease.token());
+        self.broken(at, ("L1", what));
+    }
+
     /// The guard is gone.
     pub(super) fn over(&mut self, at: u64, hold: usize) {
         let Some(Hold { node, lock, .. }) = self.beliefs.holds.get(hold) else { return };
@@ -261,6 +274,13 @@ impl World {
                 }
                 let what = format!("{name}: the lease under {token} was lost ({reason:?})");
                 self.trace.of_node(at, node, format_args!("{what}"));
+                let granted = self.locks[hold.lock].grants[hold.grant];
+                if reason == LossReason::NotOurs
+                    && self.locks[hold.lock].is_had_by(&granted, self.store_clock.shown_at(at))
+                {
+                    self.broken(at, ("L6", format!("{what}, which the store never said")));
+                    return;
+                }
                 // Renewed, a lease outlives its ttl: nothing went wrong here.
                 if !self.plan.is_calm() || reason == LossReason::AtMostFor {
                     return;

@@ -48,6 +48,8 @@ impl Kind {
 pub(super) enum Mischief {
     /// The next of the plan's kinds.
     Next,
+    /// All subscriptions end, and nothing else.
+    Cut,
     /// All of it ends.
     Heal,
 }

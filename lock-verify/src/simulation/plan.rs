@@ -34,6 +34,8 @@ pub(super) struct Plan {
     /// What else goes wrong, and how far apart on average.
     pub(super) mischief: Vec<Kind>,
     pub(super) between_mischief: u64,
+    /// How many times in all subscriptions are cut, in a run in which nothing else goes wrong.
+    pub(super) cuts: u32,
     /// When all is well again.
     pub(super) heals_at: u64,
     /// In percent: how many holds are long, how much is thought between two steps.
@@ -56,6 +58,8 @@ impl Plan {
         let ttls = [ttl, ttl * chance.pick(&[1, 1, 2, 4])];
         // One run in four is calm: nothing goes wrong but what always does (delays, rates), and the bounds are strict.
         let calm = chance.percent(25);
+        // One in four of those has its subscriptions cut and nothing else: what is missed meanwhile must be made good.
+        let cuts = if calm && chance.percent(25) { 2 } else { 0 };
         // Within the bound: no two of them differ by more than 1 %.
         let rate = |chance: &mut Chance| match chance.below(4) {
             0 => -4_950,
@@ -89,6 +93,7 @@ impl Plan {
             between_mischief: ttl_nanos * chance.pick(&[1, 3]) / 3,
             heals_at: if calm { 0 } else { ttl_nanos * chance.between(3, 20) },
             mischief,
+            cuts,
             long_holds: chance.pick(&[0, 2, 10]),
             think: Duration::from_nanos(chance.pick(&[MS / 10, MS, 5 * MS])),
             grouping: NonZeroUsize::new(chance.pick(&[0, 0, 2, 100])),
@@ -99,6 +104,9 @@ impl Plan {
             minimum_hold: if chance.percent(30) { KeptBy::Process } else { KeptBy::Store },
         }
     }
+
+    /// A node notices after this time at the latest that its subscription was cut.
+    pub(super) const NOTICED_AFTER: u64 = 500 * MS;
 
     /// The memory store's own, seen through a network.
     pub(super) fn capabilities(&self, of: &Capabilities) -> Capabilities {
@@ -122,7 +130,9 @@ impl Plan {
     /// and its answer, and once more for one that crossed it on the way.
     pub(super) fn idle_at_most(&self) -> u64 {
         let polls = if let Wake::Poll(every) = self.wake { super::chance::nanos(every) } else { 0 };
-        10 * self.delay.1 + 10 * MS + polls
+        // Until a cut is noticed, and a subscription tried for again.
+        let cut = if self.cuts == 0 { 0 } else { Self::NOTICED_AFTER + 250 * MS };
+        10 * self.delay.1 + 10 * MS + polls + cut
     }
 
     /// How long in any other case, as law 7 has it: the ttl, or the safety net of a second, an answer that doesn't come, and

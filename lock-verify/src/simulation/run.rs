@@ -76,6 +76,10 @@ impl Run {
                 self.shared.events.push(self.plan.between_mischief / 2, Event::Mischief(Mischief::Next));
             }
         }
+        for _ in 0..self.plan.cuts {
+            let at = self.chance.below(20 * nanos(self.plan.ttls[0]));
+            self.shared.events.push(at, Event::Mischief(Mischief::Cut));
+        }
         self.shared.events.push(LOOK_EVERY, Event::Look);
         Ok(())
     }
@@ -186,6 +190,12 @@ impl Run {
                 }
             }
             Event::Mischief(Mischief::Heal) => self.heal(at),
+            Event::Mischief(Mischief::Cut) => {
+                let mut world = self.shared.world();
+                world.counts.unsubscribed += 1;
+                world.trace.note(at, "fate", format_args!("cuts all subscriptions"));
+                world.unsubscribe(at, None);
+            }
             Event::Mischief(Mischief::Next) => self.mischief(at),
             Event::Look => {
                 self.shared.world().check_all_idle(at);

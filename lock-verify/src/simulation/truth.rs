@@ -58,6 +58,11 @@ impl Lock {
         self.taken(now) && self.holder.is_some_and(holds)
     }
 
+    /// Whether this grant is the one that stands.
+    pub(super) fn is_had_by(&self, grant: &Granted, now: u64) -> bool {
+        self.is_held_by(grant.owner, Some(grant.token), now)
+    }
+
     /// Until when it is taken, on the store's clock.
     pub(super) fn until(&self) -> u64 {
         self.until

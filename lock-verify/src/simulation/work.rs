@@ -129,7 +129,7 @@ impl Worker {
     /// Holds a lock for a while, writes under it, and gives it back.
     async fn keep(&mut self, guard: LeaseGuard) {
         let hold = self.began(guard.lease());
-        self.toil(&guard).await;
+        self.toil(&guard, hold).await;
         if self.chance.percent(10) {
             // Another task has a share in it for a little longer.
             let (share, clock, shared) = (guard.share(), self.line.clock.clone(), self.line.shared.clone());
@@ -161,7 +161,7 @@ impl Worker {
     }
 
     /// Work under a lease: a few steps, and writes between them.
-    async fn toil(&mut self, lease: &Lease) {
+    async fn toil(&mut self, lease: &Lease, hold: usize) {
         let ttl = self.plan.ttls[0];
         let long = self.chance.percent(self.plan.long_holds);
         let heeds = self.chance.percent(70);
@@ -178,9 +178,11 @@ impl Worker {
                 self.line.clock.pause(span).await;
             }
             // Looked at first, as it should be, and written all the same if the process stands still in between.
+            let looked = self.now();
             if lease.check().is_err() {
                 return;
             }
+            self.line.shared.world().is_sure(looked, hold);
             if self.chance.percent(60) {
                 self.write(lease).await;
             }
@@ -251,11 +253,12 @@ impl Worker {
             let held = hold.clone();
             lock.run(|lease| async move {
                 worker.line.shared.world().waited(worker.now(), number, false);
-                held.store(worker.began(&lease), Relaxed);
+                let hold = worker.began(&lease);
+                held.store(hold, Relaxed);
                 if again {
-                    worker.run_within(&lease, inner).await;
+                    worker.run_within(&lease, hold, inner).await;
                 } else {
-                    worker.toil(&lease).await;
+                    worker.toil(&lease, hold).await;
                 }
             })
             .await
@@ -264,13 +267,13 @@ impl Worker {
         self.over(hold.load(Relaxed));
     }
 
-    async fn run_within(&mut self, lease: &Lease, inner: Lock) {
+    async fn run_within(&mut self, lease: &Lease, hold: usize, inner: Lock) {
         let token = lease.token();
         let worker = &mut *self;
         let joined = inner
             .run(|lease| async move {
                 worker.line.shared.world().counts.rejoined += 1;
-                worker.toil(&lease).await;
+                worker.toil(&lease, hold).await;
                 lease.token()
             })
             .await;
@@ -298,13 +301,14 @@ impl Worker {
             let worker = &mut *self;
             let held = hold.clone();
             lock.run_or_skip(|lease| async move {
-                held.store(worker.began(&lease), Relaxed);
+                let hold = worker.began(&lease);
+                held.store(hold, Relaxed);
                 let first = worker.line.shared.world().runs_tick(&name, tick, retried);
                 if !first {
                     let what = format!("{name}: {tick:?} is run a second time");
                     worker.line.shared.world().broken(worker.now(), ("L2", what));
                 }
-                worker.toil(&lease).await;
+                worker.toil(&lease, hold).await;
             })
             .await
         };

@@ -385,7 +385,7 @@ impl World {
             .partition(|subscriber| whose.is_none_or(|node| node == subscriber.node));
         self.subscribers = kept;
         for Subscriber { node, life, tell } in cut {
-            let noticed = at + self.chance.between(1_000_000, 500_000_000);
+            let noticed = at + self.chance.between(1_000_000, Plan::NOTICED_AFTER);
             self.deliver(noticed, node, life, "hears", Some(Box::new(move || drop(tell.send(Heard::Cut)))));
         }
     }
