@@ -8,6 +8,8 @@ mod bench;
 mod features;
 mod packages;
 mod results;
+mod seeded_bugs;
+mod simulate;
 mod table;
 mod test;
 mod testbed;
@@ -47,6 +49,30 @@ enum Task {
         /// Only these servers, by the names of `cargo xtask testbed status`, `memory` or `sqlite`
         only: Vec<String>,
     },
+    /// Run the core in a simulated world, one run per seed, and judge it by the laws
+    ///
+    /// Nodes with the real guard, keeper, waiter and grouping, over a network that delays, loses,
+    /// doubles and reorders, to one store in memory; clocks that drift and jump; nodes that are
+    /// stopped for longer than their leases, suspended, cut off and killed. No real time passes in
+    /// it, and one seed is one run, to the byte. Builds with optimisation first.
+    ///
+    /// Ends with a table of what happened, or at the first seed that breaks a law: with the law, the
+    /// last events, and the command that shows the whole run.
+    #[command(after_help = "Examples:\n  \
+        cargo xtask simulate                        10,000 seeds: about half a minute on two cores\n  \
+        cargo xtask simulate --seeds 1000000        the long form\n  \
+        cargo xtask simulate --from 1000000 --seeds 1000000000 --minutes 30\n  \
+        cargo xtask simulate --replay 73            every event of seed 73\n  \
+        cargo xtask simulate --replay 73 --history 73.jsonl")]
+    Simulate(simulate::Arguments),
+    /// Put real mistakes back into the sources, one at a time, and show that each is caught
+    ///
+    /// The mistakes are the patches in seeded-bugs/. Each says which mistake it is, who made it, and
+    /// the command that is to go red. It works on a copy in target/seeded-bugs.
+    SeededBugs {
+        /// Only those whose name contains one of these
+        only: Vec<String>,
+    },
     /// Install the Debian packages that building and testing need, where they are missing
     ///
     /// As root, or by sudo that asks for no password. `cargo xtask test` does it by itself.
@@ -75,6 +101,8 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
         Task::Test { filters } => test::run(&filters),
         Task::Bench { only } => bench::run(&only),
+        Task::Simulate(arguments) => simulate::run(&arguments),
+        Task::SeededBugs { only } => seeded_bugs::run(&only),
         Task::Packages => packages::install_missing().map(|()| ExitCode::SUCCESS),
         Task::Features => features::check().map(|()| ExitCode::SUCCESS),
         Task::Testbed { action } => testbed::run(action),
