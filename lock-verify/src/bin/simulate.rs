@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods)]
 
 use std::{
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::{
         Mutex, PoisonError,
@@ -13,7 +14,10 @@ use std::{
 };
 
 use clap::Parser;
-use lock_verify::simulation::{Counts, Outcome, simulate};
+use lock_verify::{
+    history::Recorder,
+    simulation::{Counts, Outcome, Told, simulate},
+};
 
 /// Runs seeds of the simulation of the core.
 #[derive(Debug, Parser)]
@@ -33,6 +37,9 @@ struct Arguments {
     /// Print the whole run of one seed
     #[arg(long, conflicts_with_all = ["seeds", "from", "minutes", "jobs"])]
     replay: Option<u64>,
+    /// With --replay: write what the clients saw as a history, in JSON lines, to this new file
+    #[arg(long, value_name = "FILE", requires = "replay")]
+    history: Option<PathBuf>,
 }
 
 /// How many events before a violation are shown.
@@ -41,7 +48,7 @@ const LAST_EVENTS: usize = 60;
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match arguments.replay {
-        Some(seed) => replay(seed),
+        Some(seed) => replay(seed, arguments.history.as_deref()),
         None => run(&arguments),
     };
     outcome.unwrap_or_else(|error| {
@@ -50,8 +57,15 @@ fn main() -> ExitCode {
     })
 }
 
-fn replay(seed: u64) -> std::io::Result<ExitCode> {
-    let outcome = simulate(seed, true)?;
+fn replay(seed: u64, history: Option<&Path>) -> std::io::Result<ExitCode> {
+    if let Some(path) = history {
+        let file = Recorder::to_file(path)?;
+        let mut events = simulate(seed, Told::History)?.history.unwrap_or_default();
+        events.sort_by_key(|event| event.time);
+        events.into_iter().for_each(|event| file.record(event));
+        file.finish()?;
+    }
+    let outcome = simulate(seed, Told::Trace)?;
     print!("{}", outcome.trace.as_deref().unwrap_or_default());
     Ok(match &outcome.violation {
         Some(violation) => {
@@ -91,7 +105,7 @@ fn run(arguments: &Arguments) -> std::io::Result<ExitCode> {
                         }
                         let mut own = Total::default();
                         for seed in first..end.min(first + 16) {
-                            let outcome = simulate(seed, false)?;
+                            let outcome = simulate(seed, Told::Nothing)?;
                             own.seeds += 1;
                             own.lasted += outcome.lasted;
                             own.counts += outcome.counts;
@@ -170,7 +184,7 @@ fn cpu_time() -> Duration {
 
 /// A law was broken: how it came to that, and how to see it again.
 fn tell(broken: &Outcome) -> std::io::Result<ExitCode> {
-    let again = simulate(broken.seed, true)?;
+    let again = simulate(broken.seed, Told::Trace)?;
     let lines: Vec<&str> = again.trace.as_deref().unwrap_or_default().lines().collect();
     println!("\nthe last events of seed {}:", broken.seed);
     for line in &lines[lines.len().saturating_sub(LAST_EVENTS)..] {

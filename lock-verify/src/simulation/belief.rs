@@ -1,10 +1,16 @@
 //! What holders believe, and until when: by it laws 1, 7 and 10 are judged.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use lock_core::{Lease, LossReason, Moment};
 
-use super::{clock::NodeClock, truth::Broken, world::World};
+use super::{
+    clock::NodeClock,
+    record::{self, End},
+    truth::Broken,
+    world::World,
+};
+use crate::history::{Event, F, Kind, Process, Why};
 
 /// Everything that somebody believes in, and everything that somebody waits for.
 pub(super) struct Beliefs {
@@ -13,6 +19,8 @@ pub(super) struct Beliefs {
     open: Vec<Vec<usize>>,
     waiting: Vec<Wait>,
     waits: u64,
+    /// By node: which life it is in.
+    pub(super) lives: Vec<u32>,
     /// Since when nothing goes wrong any more.
     pub(super) quiet_from: u64,
 }
@@ -32,6 +40,7 @@ struct Hold {
     /// When it ended before its deadline.
     ended: Option<u64>,
     told_lost: bool,
+    releasing: Option<Event>,
 }
 
 impl Hold {
@@ -40,17 +49,27 @@ impl Hold {
     }
 }
 
-/// A call that waits for a lock.
+/// A call that asks for a lock.
 struct Wait {
     number: u64,
     node: usize,
     lock: usize,
     since: u64,
+    /// Whether it waits if it must.
+    patient: bool,
+    asked: Option<Event>,
 }
 
 impl Beliefs {
     pub(super) fn new(nodes: usize) -> Self {
-        Self { holds: Vec::new(), open: vec![Vec::new(); nodes], waiting: Vec::new(), waits: 0, quiet_from: 0 }
+        Self {
+            holds: Vec::new(),
+            open: vec![Vec::new(); nodes],
+            waiting: Vec::new(),
+            waits: 0,
+            lives: vec![0; nodes],
+            quiet_from: 0,
+        }
     }
 
     pub(super) fn all_ended(&self) -> bool {
@@ -59,22 +78,28 @@ impl Beliefs {
 }
 
 impl World {
-    /// A call begins to wait.
-    pub(super) fn waits(&mut self, at: u64, node: usize, lock: usize) -> u64 {
+    /// A call begins to ask, waiting for so long, or not at all.
+    pub(super) fn asks(&mut self, at: u64, node: usize, lock: usize, ttl: Duration, most: Option<Duration>) -> u64 {
         self.beliefs.waits += 1;
-        let number = self.beliefs.waits;
-        self.beliefs.waiting.push(Wait { number, node, lock, since: at });
+        let (number, patient) = (self.beliefs.waits, most != Some(Duration::ZERO));
+        let name = &self.locks[lock].name;
+        let asked = self.record.begins(at, self.beliefs.process(node), F::Acquire, |event| {
+            let event = event.lock(name.as_str()).ttl(ttl);
+            if patient { event.wait(record::wait(most)) } else { event }
+        });
+        self.beliefs.waiting.push(Wait { number, node, lock, since: at, patient, asked });
         number
     }
 
-    /// It waits no more. Told to have waited in vain, it must not have lain idle.
-    pub(super) fn waited(&mut self, at: u64, number: u64, in_vain: bool) {
+    /// It asks no more. Told to have waited in vain, the lock must not have lain idle.
+    pub(super) fn asked(&mut self, at: u64, number: u64, end: &End) {
         let Some(place) = self.beliefs.waiting.iter().position(|wait| wait.number == number) else { return };
-        let lock = self.beliefs.waiting[place].lock;
-        if in_vain {
+        let Wait { lock, patient, .. } = self.beliefs.waiting[place];
+        if patient && matches!(end, End::Failed(Why::TimedOut)) {
             self.check_idle(at, lock);
         }
-        self.beliefs.waiting.swap_remove(place);
+        let wait = self.beliefs.waiting.swap_remove(place);
+        self.record.ends(at, wait.asked.as_ref(), end, |event| event);
     }
 
     /// Since when, in true time, the lock could have been had, and whether that was told by an event.
@@ -101,7 +126,8 @@ impl World {
     }
 
     fn check_hand_over(&mut self, at: u64, lock: usize, (free, by_event): (u64, bool)) {
-        let oldest = self.beliefs.waiting.iter().filter(|wait| wait.lock == lock).min_by_key(|wait| wait.since);
+        let oldest =
+            self.beliefs.waiting.iter().filter(|wait| wait.patient && wait.lock == lock).min_by_key(|wait| wait.since);
         let Some(oldest) = oldest else { return };
         let (node, began) = (oldest.node, free.max(oldest.since).max(self.beliefs.quiet_from));
         // After a time of faults somebody may still be in a pause that began in it.
@@ -152,7 +178,15 @@ impl World {
     }
 
     /// An acquire returned a guard.
-    pub(super) fn began(&mut self, at: u64, node: usize, lock: usize, lease: &Lease, clock: &Arc<NodeClock>) -> usize {
+    pub(super) fn began(
+        &mut self,
+        at: u64,
+        node: usize,
+        lock: usize,
+        lease: &Lease,
+        clock: &Arc<NodeClock>,
+        call: u64,
+    ) -> usize {
         let (owner, token) = (lease.owner(), lease.token().get());
         let grants = &self.locks[lock].grants;
         let grant = grants.iter().rposition(|grant| grant.owner == owner && grant.token == token);
@@ -172,19 +206,30 @@ impl World {
             deadline: 0,
             ended: None,
             told_lost: false,
+            releasing: None,
         };
         self.trace.of_node(at, node, format_args!("holds {} under {token}", lease.name()));
         self.beliefs.holds.push(hold);
         self.beliefs.open[node].push(number);
         self.locks[lock].holds.push(number);
         self.look(at, at, number);
+        let place = self.beliefs.waiting.iter().position(|wait| wait.number == call);
+        if let Some(place) = place {
+            let wait = self.beliefs.waiting.swap_remove(place);
+            let until = Moment::from_nanos(self.beliefs.holds[number].deadline.max(at));
+            let asked = wait.asked.as_ref();
+            self.record.ends(at, asked, &End::Done, |event| record::of(lease)(event).deadline(until));
+        }
         number
     }
 
     /// The holder gives it up now, whatever the store makes of that.
     pub(super) fn lets_go(&mut self, at: u64, hold: usize) {
-        if let Some(hold) = self.beliefs.holds.get_mut(hold) {
-            hold.ended.get_or_insert(at);
+        let Some(hold) = self.beliefs.holds.get_mut(hold) else { return };
+        if hold.ended.is_none() {
+            hold.ended = Some(at);
+            let process = Process::Client(self.beliefs.lives[hold.node] * 16 + hold.node as u32);
+            hold.releasing = self.record.begins(at, process, F::Release, record::of(&hold.lease));
         }
     }
 
@@ -202,11 +247,13 @@ impl World {
     }
 
     /// The guard is gone.
-    pub(super) fn over(&mut self, at: u64, hold: usize) {
+    pub(super) fn over(&mut self, at: u64, hold: usize, end: &End) {
         let Some(Hold { node, lock, .. }) = self.beliefs.holds.get(hold) else { return };
         let (node, lock) = (*node, *lock);
         self.lets_go(at, hold);
         self.look(at, at, hold);
+        let releasing = self.beliefs.holds[hold].releasing.take();
+        self.record.ends(at, releasing.as_ref(), end, |event| event);
         self.beliefs.open[node].retain(|open| *open != hold);
         // It still counts until the store has made the next grant.
         let grants = self.locks[lock].grants.len();
@@ -217,8 +264,10 @@ impl World {
     /// A node is dead, and with it everything that it believed.
     pub(super) fn died(&mut self, at: u64, node: usize) {
         for hold in std::mem::take(&mut self.beliefs.open[node]) {
-            self.lets_go(at, hold);
+            self.beliefs.holds[hold].ended.get_or_insert(at);
         }
+        self.record.told(at, self.beliefs.process(node), Kind::Info, F::Exit, |event| event);
+        self.beliefs.lives[node] += 1;
         self.beliefs.waiting.retain(|wait| wait.node != node);
     }
 
@@ -242,6 +291,12 @@ impl World {
         let broken: Broken = match state {
             Ok(()) => {
                 let until = hold.clock.true_at(shown);
+                if hold.deadline != 0 {
+                    let process = Process::Client(self.beliefs.lives[hold.node] * 16 + hold.node as u32);
+                    let looked = self.record.begins(at, process, F::Look, record::of(&hold.lease));
+                    let seen = |event: Event| event.valid(true).deadline(Moment::from_nanos(until));
+                    self.record.ends(at, looked.as_ref(), &End::Done, seen);
+                }
                 let before = std::mem::replace(&mut hold.deadline, until);
                 let next = self.locks[hold.lock].grants.get(hold.grant + 1);
                 let revoked = self.locks[hold.lock].grants[hold.grant].revoked;
@@ -266,6 +321,10 @@ impl World {
                     return;
                 }
                 let reason = lost.reason;
+                let process = Process::Client(self.beliefs.lives[hold.node] * 16 + hold.node as u32);
+                self.record.told(at, process, Kind::Ok, F::Lost, |event| {
+                    record::of(&hold.lease)(event).why(record::why(reason))
+                });
                 let node = hold.node;
                 if reason == LossReason::AtMostFor {
                     self.counts.capped += 1;

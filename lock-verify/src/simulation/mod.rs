@@ -15,6 +15,7 @@ mod faults;
 mod network;
 mod node;
 mod plan;
+mod record;
 mod report;
 mod resource;
 mod run;
@@ -24,4 +25,4 @@ mod work;
 mod world;
 
 pub use report::{Counts, Outcome, Violation};
-pub use run::simulate;
+pub use run::{Told, simulate};

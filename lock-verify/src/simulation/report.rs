@@ -113,6 +113,8 @@ pub struct Outcome {
     pub violation: Option<Violation>,
     /// The run's events, one a line, if they were asked for.
     pub trace: Option<String>,
+    /// What the clients did and saw, if that was asked for.
+    pub history: Option<Vec<crate::history::Event>>,
     /// How long it took in true time, in nanoseconds.
     pub lasted: u64,
 }

@@ -11,6 +11,8 @@ pub(super) struct Written {
     highest: Option<Fence>,
     /// The highest token of all accepted writes, as the checker knows it.
     accepted: u64,
+    /// Tokens and numbers of all accepted writes.
+    writes: Vec<(u64, u64)>,
     /// The last token of a resource that checks nothing.
     unfenced: u64,
 }
@@ -34,7 +36,12 @@ pub(super) struct Fate {
 impl Written {
     pub(super) fn new(name: &str) -> Option<Self> {
         let resource = Resource::new(format!("under {name}")).ok()?;
-        Some(Self { resource, highest: None, accepted: 0, unfenced: 0 })
+        Some(Self { resource, highest: None, accepted: 0, writes: Vec::new(), unfenced: 0 })
+    }
+
+    /// Its name, and everything that was written.
+    pub(super) fn accepted(&self) -> (String, Vec<(u64, u64)>) {
+        (self.resource.as_str().to_owned(), self.writes.clone())
     }
 
     /// A write arrives; whether it is let through.
@@ -56,6 +63,11 @@ impl Written {
                     self.highest = Some(write.fence.clone());
                 }
                 self.accepted = self.accepted.max(token);
+                // One that arrives twice is the same write still: a fence lets its holder through as often as it likes.
+                let entry = (token, write.number as u64);
+                if !self.writes.contains(&entry) {
+                    self.writes.push(entry);
+                }
                 counts.writes += 1;
                 Ok(true)
             }

@@ -18,14 +18,26 @@ use super::{
     world::{Shared, World},
 };
 
-/// Runs a seed; `traced` to have all events in words.
+/// What is to be told of a run, besides what it came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Told {
+    /// Nothing: much faster.
+    #[default]
+    Nothing,
+    /// All events in words.
+    Trace,
+    /// What the clients did and saw, as a [`History`](crate::history::History).
+    History,
+}
+
+/// Runs a seed.
 ///
 /// The same seed gives the same run, to the byte of its trace, on each machine and in each build.
 ///
 /// # Errors
 /// When the system has no runtime to give.
-pub fn simulate(seed: u64, traced: bool) -> std::io::Result<Outcome> {
-    let mut run = Run::new(seed, traced);
+pub fn simulate(seed: u64, told: Told) -> std::io::Result<Outcome> {
+    let mut run = Run::new(seed, told);
     let ended = run.start().map(|()| run.until_done());
     // Tasks hold on to the world and the events on to tasks.
     run.nodes.iter_mut().for_each(Node::die);
@@ -35,8 +47,10 @@ pub fn simulate(seed: u64, traced: bool) -> std::io::Result<Outcome> {
     for node in &run.nodes {
         world.counts.stopped += node.clock.stops().count;
     }
+    world.record_resources(run.at);
     let (counts, violation) = (world.counts, world.violation.take());
-    Ok(Outcome { seed, counts, violation, trace: world.trace.0.take(), lasted: run.at })
+    let (trace, history) = (world.trace.0.take(), world.record.events.take());
+    Ok(Outcome { seed, counts, violation, trace, history, lasted: run.at })
 }
 
 struct Run {
@@ -51,7 +65,7 @@ struct Run {
 const LOOK_EVERY: u64 = 500_000_000;
 
 impl Run {
-    fn new(seed: u64, traced: bool) -> Self {
+    fn new(seed: u64, told: Told) -> Self {
         let mut chance = Chance::new(seed);
         let plan = Arc::new(Plan::of(&mut chance));
         let events = Arc::new(Events::new());
@@ -61,8 +75,9 @@ impl Run {
         // The store takes no part in the stops: it answers or it doesn't.
         let store_clock = clock(plan.nodes, &mut chance, (0, 0));
         let nodes = (0..plan.nodes).map(|node| Node::new(clock(node, &mut chance, plan.stops))).collect();
-        let trace = Trace(traced.then(|| format!("seed {seed}: {plan:?}\n")));
-        let world = World::new(events.clone(), plan.clone(), chance.fork(), store_clock, trace);
+        let trace = Trace((told == Told::Trace).then(|| format!("seed {seed}: {plan:?}\n")));
+        let mut world = World::new(events.clone(), plan.clone(), chance.fork(), store_clock, trace);
+        world.record.events = (told == Told::History).then(Vec::new);
         Self { plan, chance, shared: Arc::new(Shared::new(events, world)), nodes, at: 0 }
     }
 
@@ -209,6 +224,7 @@ impl Run {
         let mut world = self.shared.world();
         if through > at {
             let stood = (through - at) as f64 / 1e6;
+            world.record.fault(at, through, |event| event.fault("stopped in a step").target(format!("node {node}")));
             world.trace.of_node(through, node, format_args!("had stood still for {stood:.3} ms in the midst of that"));
         }
         world.look_at(at, through, node);
@@ -243,6 +259,15 @@ impl Run {
         let shared = self.shared.clone();
         let mut world = shared.world();
         world.trace.of_node(at, node, format_args!("or others: {kind:?}, {:.3} ms if it lasts", span as f64 / 1e6));
+        let lasts = match kind {
+            Kind::Frozen | Kind::Suspended | Kind::CutOff | Kind::Down => at + span,
+            // Until it is noticed.
+            Kind::Unsubscribed => at + Plan::NOTICED_AFTER,
+            _ => at,
+        };
+        if !matches!(kind, Kind::Forced | Kind::Deleted) {
+            world.record.fault(at, lasts, |event| event.fault(format!("{kind:?}")).target(format!("node {node}")));
+        }
         match kind {
             Kind::Frozen | Kind::Suspended => {
                 let stopped = &mut self.nodes[node];

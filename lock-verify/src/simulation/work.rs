@@ -16,8 +16,11 @@ use super::{
     chance::Chance,
     network::{Line, Question},
     plan::Plan,
+    record::End,
     resource::{Fate, Write},
+    world::World,
 };
+use crate::history::{F, Why};
 
 /// A task of a node.
 pub(super) struct Worker {
@@ -25,6 +28,14 @@ pub(super) struct Worker {
     pub(super) locks: Locks,
     pub(super) plan: Arc<Plan>,
     pub(super) chance: Chance,
+}
+
+/// A lock as it is wanted.
+struct Wish {
+    lock: Lock,
+    ttl: Duration,
+    /// How long it may take; `None` for ever.
+    most: Option<Duration>,
 }
 
 /// Names of the locks that all contend for.
@@ -55,7 +66,7 @@ impl Worker {
         self.line.clock.true_now()
     }
 
-    fn lock(&mut self, name: &str) -> Lock {
+    fn lock(&mut self, name: &str) -> Wish {
         let ttl = self.chance.pick(&self.plan.ttls);
         let mut lock = self.locks.lock(name).ttl(ttl);
         if self.chance.percent(4) {
@@ -63,35 +74,39 @@ impl Worker {
         } else if self.chance.percent(4) {
             lock = lock.at_least_for(ttl.mul_f64(self.chance.pick(&[0.05, 0.3])));
         }
+        let mut most = None;
         if self.chance.percent(30) {
-            let most = ttl * 2;
-            lock = lock.wait_at_most(self.chance.span(Duration::from_millis(1), most));
+            let span = self.chance.span(Duration::from_millis(1), ttl * 2);
+            (lock, most) = (lock.wait_at_most(span), Some(span));
         }
-        lock
+        Wish { lock, ttl, most }
     }
 
-    /// Waits for a guard; what came of it is counted.
-    async fn wait_for(&mut self, name: &str, lock: Lock) -> Option<LeaseGuard> {
-        let number = self.waits(name);
-        let outcome = lock.acquire().await;
-        self.waited(number, &outcome);
-        outcome.ok()
+    /// Asks for a guard; what came of it is counted.
+    async fn ask(&mut self, name: &str, wish: Wish) -> Option<(LeaseGuard, usize)> {
+        let number = self.asks(name, wish.ttl, wish.most);
+        let outcome = wish.lock.acquire().await;
+        self.asked(number, &outcome, wish.most != Some(Duration::ZERO));
+        let guard = outcome.ok()?;
+        let hold = self.began(guard.lease(), number);
+        Some((guard, hold))
     }
 
-    fn waits(&self, name: &str) -> u64 {
+    fn asks(&self, name: &str, ttl: Duration, most: Option<Duration>) -> u64 {
         let mut world = self.line.shared.world();
         let lock = LockName::new(name).map_or(0, |name| world.lock(&name));
-        world.waits(self.now(), self.line.node, lock)
+        world.asks(self.now(), self.line.node, lock, ttl, most)
     }
 
-    fn waited<T>(&self, number: u64, outcome: &Result<T, LockError>) {
-        let mut world = self.line.shared.world();
-        world.waited(self.now(), number, matches!(outcome, Err(LockError::Busy(_))));
-        self.count(&mut world, outcome);
-    }
-
-    fn count<T>(&self, world: &mut super::world::World, outcome: &Result<T, LockError>) {
+    /// A call that came to no guard is over; what came of others, [`began`](Self::began) says.
+    fn asked<T>(&self, number: u64, outcome: &Result<T, LockError>, waits: bool) {
         let Err(error) = outcome else { return };
+        let mut world = self.line.shared.world();
+        world.asked(self.now(), number, &End::of_error(error, waits));
+        self.count(&mut world, error);
+    }
+
+    fn count(&self, world: &mut World, error: &LockError) {
         let (at, node) = (self.now(), self.line.node);
         world.trace.of_node(at, node, format_args!("has no lock: {}", reason(error)));
         match error {
@@ -109,26 +124,25 @@ impl Worker {
         }
     }
 
-    fn began(&self, lease: &Lease) -> usize {
+    fn began(&self, lease: &Lease, call: u64) -> usize {
         let mut world = self.line.shared.world();
         let lock = world.lock(lease.name());
-        world.began(self.now(), self.line.node, lock, lease, &self.line.clock)
+        world.began(self.now(), self.line.node, lock, lease, &self.line.clock, call)
     }
 
-    fn over(&self, hold: usize) {
-        self.line.shared.world().over(self.now(), hold);
+    fn over(&self, hold: usize, end: &End) {
+        self.line.shared.world().over(self.now(), hold, end);
     }
 
     /// Waits for a lock, holds it, and gives it back in one way or another.
     async fn hold(&mut self, name: &str) {
-        let lock = self.lock(name);
-        let Some(guard) = self.wait_for(name, lock).await else { return };
-        self.keep(guard).await;
+        let wish = self.lock(name);
+        let Some((guard, hold)) = self.ask(name, wish).await else { return };
+        self.keep(guard, hold).await;
     }
 
     /// Holds a lock for a while, writes under it, and gives it back.
-    async fn keep(&mut self, guard: LeaseGuard) {
-        let hold = self.began(guard.lease());
+    async fn keep(&mut self, guard: LeaseGuard, hold: usize) {
         self.toil(&guard, hold).await;
         if self.chance.percent(10) {
             // Another task has a share in it for a little longer.
@@ -137,13 +151,13 @@ impl Worker {
             tokio::spawn(async move {
                 clock.pause(span).await;
                 drop(share);
-                shared.world().over(clock.true_now(), hold);
+                shared.world().over(clock.true_now(), hold, &End::Unknown);
             });
             drop(guard);
             return;
         }
         self.line.shared.world().lets_go(self.now(), hold);
-        if self.chance.percent(70) {
+        let end = if self.chance.percent(70) {
             let outcome = guard.release().await;
             let calm = self.plan.is_calm();
             let fine = matches!(
@@ -154,10 +168,12 @@ impl Worker {
                 let what = format!("a release came to {outcome:?} though nothing had gone wrong");
                 self.line.shared.world().broken(self.now(), ("L5", what));
             }
+            End::of_release(&outcome)
         } else {
             drop(guard);
-        }
-        self.over(hold);
+            End::Unknown
+        };
+        self.over(hold, &end);
     }
 
     /// Work under a lease: a few steps, and writes between them.
@@ -198,73 +214,84 @@ impl Worker {
             world.writes.push(Fate::default());
             (world.writes.len() - 1, world.lock(lease.name()))
         };
+        let began = {
+            let world = &mut *self.line.shared.world();
+            let (process, resource) = (world.beliefs.process(self.line.node), world.resource(lock));
+            let told = super::record::of(lease);
+            let said = |event| told(event).resource(resource).value(number as u64);
+            world.record.begins(self.now(), process, F::Write, said)
+        };
         let write = Write { lock, fence, pass, number };
         let passed = self.line.ask(|mouth| Question::Write(write, mouth)).await;
-        if passed.is_ok_and(|passed| passed == [true]) {
-            self.line.shared.world().writes[number].acknowledged = true;
-        }
+        let mut world = self.line.shared.world();
+        let end = match passed.as_deref() {
+            Ok([true]) => {
+                world.writes[number].acknowledged = true;
+                End::Done
+            }
+            // Unless it was doubled, and the other one let through.
+            Ok(_) if !world.writes[number].applied => End::Failed(Why::Stale),
+            _ => End::Unknown,
+        };
+        world.record.ends(self.now(), began.as_ref(), &end, |event| event);
     }
 
     /// Asks for a lock and is dropped before it has an answer, or just after.
     async fn drop_half_way(&mut self, name: &str) {
-        let lock = self.lock(name);
+        let wish = self.lock(name);
         let most = Duration::from_nanos(self.plan.delay.1 * 4);
         let span = self.chance.span(Duration::ZERO, most);
-        let number = self.waits(name);
+        let number = self.asks(name, wish.ttl, wish.most);
         let outcome = tokio::select! {
             biased;
-            outcome = lock.acquire() => Some(outcome),
+            outcome = wish.lock.acquire() => Some(outcome),
             () = self.line.clock.pause(span) => None,
         };
-        match outcome {
-            Some(outcome) => {
-                self.waited(number, &outcome);
-                if let Ok(guard) = outcome {
-                    self.keep(guard).await;
-                }
+        if let Some(outcome) = outcome {
+            self.asked(number, &outcome, true);
+            if let Ok(guard) = outcome {
+                let hold = self.began(guard.lease(), number);
+                self.keep(guard, hold).await;
             }
-            None => {
-                let mut world = self.line.shared.world();
-                world.waited(self.now(), number, false);
-                world.counts.cancelled += 1;
-            }
+        } else {
+            let mut world = self.line.shared.world();
+            world.asked(self.now(), number, &End::Unknown);
+            world.counts.cancelled += 1;
         }
     }
 
     async fn try_once(&mut self, name: &str) {
-        let lock = self.lock(name).no_wait();
-        let outcome = lock.acquire().await;
-        {
-            let mut world = self.line.shared.world();
-            self.count(&mut world, &outcome);
-        }
-        if let Ok(guard) = outcome {
-            self.keep(guard).await;
+        let Wish { lock, ttl, .. } = self.lock(name);
+        let wish = Wish { lock: lock.no_wait(), ttl, most: Some(Duration::ZERO) };
+        if let Some((guard, hold)) = self.ask(name, wish).await {
+            self.keep(guard, hold).await;
         }
     }
 
     /// Runs work under a lock, some of which asks for the same lock within.
     async fn run(&mut self, name: &str) {
-        let (lock, again) = (self.lock(name), self.chance.percent(50));
+        let (wish, again) = (self.lock(name), self.chance.percent(50));
         let inner = self.locks.lock(name).reentrant();
-        let (number, hold) = (self.waits(name), Arc::new(AtomicUsize::new(usize::MAX)));
+        let number = self.asks(name, wish.ttl, wish.most);
+        let held = Arc::new(AtomicUsize::new(usize::MAX));
         let outcome = {
-            let worker = &mut *self;
-            let held = hold.clone();
-            lock.run(|lease| async move {
-                worker.line.shared.world().waited(worker.now(), number, false);
-                let hold = worker.began(&lease);
-                held.store(hold, Relaxed);
-                if again {
-                    worker.run_within(&lease, hold, inner).await;
-                } else {
-                    worker.toil(&lease, hold).await;
-                }
-            })
-            .await
+            let (worker, held) = (&mut *self, held.clone());
+            wish.lock
+                .run(|lease| async move {
+                    let hold = worker.began(&lease, number);
+                    held.store(hold, Relaxed);
+                    if again {
+                        worker.run_within(&lease, hold, inner).await;
+                    } else {
+                        worker.toil(&lease, hold).await;
+                    }
+                    // What follows is the release.
+                    worker.line.shared.world().lets_go(worker.now(), hold);
+                })
+                .await
         };
-        self.waited(number, &outcome);
-        self.over(hold.load(Relaxed));
+        self.asked(number, &outcome, true);
+        self.over(held.load(Relaxed), &End::Unknown);
     }
 
     async fn run_within(&mut self, lease: &Lease, hold: usize, inner: Lock) {
@@ -291,34 +318,38 @@ impl Worker {
         // By true time, so that nodes whose wall clocks differ ask for the same ticks.
         let tick = Tick(1 + self.now() / 1000 / period.as_micros() as u64);
         let name = format!("tick-{name}");
-        let mut lock = self.locks.lock(&name).ttl(self.chance.pick(&self.plan.ttls)).tick(tick).no_wait();
+        let mut lock = self.locks.lock(&name).tick(tick).no_wait();
         let retried = self.chance.percent(30);
         if retried {
             lock = lock.retry();
         }
-        let hold = Arc::new(AtomicUsize::new(usize::MAX));
+        let ttl = self.plan.ttls[0];
+        let number = self.asks(&name, ttl, Some(Duration::ZERO));
+        let held = Arc::new(AtomicUsize::new(usize::MAX));
         let outcome = {
-            let worker = &mut *self;
-            let held = hold.clone();
-            lock.run_or_skip(|lease| async move {
-                let hold = worker.began(&lease);
-                held.store(hold, Relaxed);
-                let first = worker.line.shared.world().runs_tick(&name, tick, retried);
-                if !first {
-                    let what = format!("{name}: {tick:?} is run a second time");
-                    worker.line.shared.world().broken(worker.now(), ("L2", what));
-                }
-                worker.toil(&lease, hold).await;
-            })
-            .await
+            let (worker, held) = (&mut *self, held.clone());
+            lock.ttl(ttl)
+                .run_or_skip(|lease| async move {
+                    let hold = worker.began(&lease, number);
+                    held.store(hold, Relaxed);
+                    let first = worker.line.shared.world().runs_tick(&name, tick, retried);
+                    if !first {
+                        let what = format!("{name}: {tick:?} is run a second time");
+                        worker.line.shared.world().broken(worker.now(), ("L2", what));
+                    }
+                    worker.toil(&lease, hold).await;
+                    worker.line.shared.world().lets_go(worker.now(), hold);
+                })
+                .await
         };
-        self.over(hold.load(Relaxed));
-        let mut world = self.line.shared.world();
-        match &outcome {
-            Ok(Outcome::Skipped(Skipped::Finished(_))) => world.counts.finished += 1,
-            Ok(_) => {}
-            Err(_) => self.count(&mut world, &outcome),
-        }
+        self.over(held.load(Relaxed), &End::Unknown);
+        let outcome = match outcome {
+            Ok(Outcome::Skipped(Skipped::Finished(finished))) => Err(finished.into()),
+            Ok(Outcome::Skipped(Skipped::Held(busy))) => Err(busy.into()),
+            Ok(_) => Ok(()),
+            Err(error) => Err(error),
+        };
+        self.asked(number, &outcome, false);
     }
 
     /// Holds many locks of its own at once, which are renewed together.
@@ -330,25 +361,20 @@ impl Worker {
         for place in 0..count {
             // Each worker's own: nobody else asks for them.
             let name = format!("own-{node}-{life}-{:x}-{place}", self.chance.below(1 << 20));
-            let outcome = self.locks.lock(name).ttl(ttl).no_wait().acquire().await;
-            self.count(&mut self.line.shared.world(), &outcome);
-            if let Ok(guard) = outcome {
-                let hold = self.began(guard.lease());
-                held.push((guard, hold));
-            }
+            let lock = self.locks.lock(&name).ttl(ttl).no_wait();
+            held.extend(self.ask(&name, Wish { lock, ttl, most: Some(Duration::ZERO) }).await);
         }
         let times = self.chance.pick(&[0.1, 0.5, 1.5, 2.5]);
         self.line.clock.pause(ttl.mul_f64(times)).await;
         for (guard, hold) in held {
-            if self.chance.percent(50) {
-                self.line.shared.world().lets_go(self.now(), hold);
+            self.line.shared.world().lets_go(self.now(), hold);
+            let end = if self.chance.percent(50) {
                 drop(guard);
-                self.over(hold);
+                End::Unknown
             } else {
-                self.line.shared.world().lets_go(self.now(), hold);
-                let _ = guard.release().await;
-                self.over(hold);
-            }
+                End::of_release(&guard.release().await)
+            };
+            self.over(hold, &end);
         }
     }
 }

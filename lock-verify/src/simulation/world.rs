@@ -16,6 +16,7 @@ use super::{
     events::{Event, Events},
     network::{Body, Deliver, Message, Mouth, Question, Way, told},
     plan::Plan,
+    record::{End, Record},
     report::{Counts, Violation},
     resource::{Fate, Written},
     trace::Trace,
@@ -55,6 +56,7 @@ pub(super) struct World {
     pub(super) counts: Counts,
     pub(super) violation: Option<Violation>,
     pub(super) trace: Trace,
+    pub(super) record: Record,
 }
 
 struct Subscriber {
@@ -103,6 +105,7 @@ impl World {
             counts: Counts::default(),
             violation: None,
             trace,
+            record: Record::default(),
             plan,
         }
     }
@@ -160,6 +163,16 @@ impl World {
 
     fn checked<T>(&mut self, at: u64, outcome: Result<T, Broken>) -> Option<T> {
         outcome.map_err(|broken| self.broken(at, broken)).ok()
+    }
+
+    /// The name of what is written under a lock.
+    pub(super) fn resource(&self, lock: usize) -> String {
+        self.resources[lock].as_ref().map(|resource| resource.accepted().0).unwrap_or_default()
+    }
+
+    /// By resource: all accepted writes, in their order.
+    pub(super) fn accepted(&self) -> Vec<(String, Vec<(u64, u64)>)> {
+        self.resources.iter().flatten().map(Written::accepted).filter(|(_, writes)| !writes.is_empty()).collect()
     }
 
     fn is_cut(&self, node: usize, at: u64) -> bool {
@@ -351,6 +364,15 @@ impl World {
             // Never refused by this process's memory.
             let _ = self.store.force_release(&name).now_or_never();
             self.counts.forced += 1;
+        }
+        let process = crate::history::Process::Nemesis;
+        if delete {
+            let effect = crate::history::Effect::TakesLeases;
+            self.record.fault(at, at, |event| event.fault("record deleted").target(name.as_str()).effect(effect));
+        } else {
+            let f = crate::history::F::ForceRelease;
+            let began = self.record.begins(at, process, f, |event| event.lock(name.as_str()));
+            self.record.ends(at, began.as_ref(), &End::Done, |event| event);
         }
         self.trace.note(at, "operator", format_args!("{} {name}", if delete { "deletes" } else { "takes away" }));
         let now = self.store_clock.shown_at(at);
