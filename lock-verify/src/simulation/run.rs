@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use futures_util::FutureExt;
-use lock_core::{ListRequest, LockProvider, LockState};
+use lock_core::LockState;
 
 use super::{
     chance::{Chance, nanos},
@@ -129,6 +128,9 @@ impl Run {
     /// Everybody is done: after the longest lease, a subscription's last look, and what was under way, all is free and
     /// silent.
     fn settle(&mut self) {
+        if self.plan.is_calm() {
+            self.let_go();
+        }
         let until = self.at + nanos(self.plan.longest_ttl()) * 2 + nanos(self.plan.patience) * 4 + 12_000_000_000;
         let silent_from = until - 2_000_000_000;
         let mut sent = None;
@@ -157,13 +159,31 @@ impl Run {
         if !world.beliefs.all_ended() {
             world.broken(until, ("L10", "a guard is still there, and nobody has it".to_owned()));
         }
-        let all = ListRequest { prefix: String::new(), after: None, limit: u32::MAX };
-        let left = world.store.list(&all).now_or_never().and_then(Result::ok).unwrap_or_default();
-        if let Some(left) = left.iter().find(|status| status.state != LockState::Free) {
-            world.broken(until, ("L6", format!("left behind: {:?} is {:?}", left.name, left.state)));
+        if let Some(left) = world.all_locks().into_iter().find(|status| status.state != LockState::Free) {
+            world.broken(until, ("L6", format!("left behind: {}, under {:?}", left.name, left.last_token)));
         }
         if world.writes.iter().any(|write| write.acknowledged && !write.applied) {
             world.broken(until, ("L4", "a write was acknowledged and is not there".to_owned()));
+        }
+    }
+
+    /// Where nothing goes wrong nothing is left to its ttl: what was dropped half-way as well is given back at once.
+    fn let_go(&mut self) {
+        let until = self.at + nanos(self.plan.think) * 4 + self.plan.delay.1 * 10 + 10_000_000;
+        while let Some(due) = self.shared.events.pop() {
+            if due.at > until {
+                let at = due.at;
+                self.shared.events.put_off(due, at);
+                break;
+            }
+            self.at = due.at;
+            self.happens(due);
+        }
+        let mut world = self.shared.world();
+        world.store_clock.bring_to(until);
+        let held = world.all_locks().into_iter().find(|status| matches!(status.state, LockState::Held(_)));
+        if let Some(held) = held {
+            world.broken(until, ("L6", format!("left to its ttl: {}, under {:?}", held.name, held.last_token)));
         }
     }
 

@@ -332,7 +332,7 @@ impl Worker {
                 .run_or_skip(|lease| async move {
                     let hold = worker.began(&lease, number);
                     held.store(hold, Relaxed);
-                    let first = worker.line.shared.world().runs_tick(&name, tick, retried);
+                    let first = retried || worker.line.shared.world().runs_tick(&name, tick);
                     if !first {
                         let what = format!("{name}: {tick:?} is run a second time");
                         worker.line.shared.world().broken(worker.now(), ("L2", what));

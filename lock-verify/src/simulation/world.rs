@@ -6,7 +6,10 @@ use std::{
 };
 
 use futures_util::FutureExt;
-use lock_core::{Acquired, ErrorKind, Heard, LockName, LockProvider, MemoryLocks, Released, Renewed, StoreError, Tick};
+use lock_core::{
+    Acquired, ErrorKind, Heard, ListRequest, LockName, LockProvider, LockStatus, MemoryLocks, Released, Renewed,
+    StoreError, Tick,
+};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::{
@@ -49,8 +52,8 @@ pub(super) struct World {
     /// By node: things still to be done, and tasks that do them.
     deeds: Vec<u32>,
     running: Vec<usize>,
-    /// The last tick of each lock that a grant used up, as those who ran it saw it.
-    ticks: HashMap<String, Tick>,
+    /// Ticks that a grant used up, and of which lock, as those who ran them saw it.
+    ticks: Vec<(String, Tick)>,
     /// Requests that were sent to the store so far.
     pub(super) sent: u64,
     pub(super) counts: Counts,
@@ -100,7 +103,7 @@ impl World {
             down_until: 0,
             deeds: vec![plan.deeds; nodes],
             running: vec![0; nodes],
-            ticks: HashMap::new(),
+            ticks: Vec::new(),
             sent: 0,
             counts: Counts::default(),
             violation: None,
@@ -145,13 +148,12 @@ impl World {
         left != 0
     }
 
-    /// A job is run for a tick; `false` if that was used up by a grant before, and nobody deleted what is known of it.
-    pub(super) fn runs_tick(&mut self, name: &str, tick: Tick, retried: bool) -> bool {
-        let last = self.ticks.get(name).copied();
-        if !retried {
-            self.ticks.insert(name.to_owned(), last.map_or(tick, |last| last.max(tick)));
-        }
-        last < Some(tick) || self.counts.deleted > 0
+    /// A job is run for a tick that its grant used up; `false` if that was so before, and nobody deleted what is known of it.
+    pub(super) fn runs_tick(&mut self, name: &str, tick: Tick) -> bool {
+        let run = (name.to_owned(), tick);
+        let first = !self.ticks.contains(&run);
+        self.ticks.push(run);
+        first || self.counts.deleted > 0
     }
 
     /// A law was broken; the first time counts.
@@ -168,6 +170,13 @@ impl World {
     /// The name of what is written under a lock.
     pub(super) fn resource(&self, lock: usize) -> String {
         self.resources[lock].as_ref().map(|resource| resource.accepted().0).unwrap_or_default()
+    }
+
+    /// The store's records.
+    pub(super) fn all_locks(&self) -> Vec<LockStatus> {
+        let all = ListRequest { prefix: String::new(), after: None, limit: u32::MAX };
+        // In this process's memory everything is answered at once.
+        self.store.list(&all).now_or_never().and_then(Result::ok).unwrap_or_default()
     }
 
     /// By resource: all accepted writes, in their order.
