@@ -22,6 +22,8 @@ macro_rules! counted {
 /// It raises and looks. For a check that is one step with a write, use the store crate's own register: the check has to be in
 /// the write's own transaction, script or message.
 ///
+/// Where the feature `metrics` is on, what it refuses is counted.
+///
 /// Cancel safe: dropped, it leaves at most the store's own tables behind.
 ///
 /// # Errors

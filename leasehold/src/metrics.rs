@@ -14,8 +14,9 @@
 
 use lock_core::{Event, LossReason, Observer, RefusalReason};
 
-/// Counts what happens to locks. [`connect`](crate::connect) has it by itself where the feature `metrics` is on; a client
-/// that is made by hand is given it by [`LocksBuilder::observer`](crate::LocksBuilder::observer).
+/// Counts what happens to locks. [`connect`](crate::connect) and [`connect_fences`](crate::connect_fences) have it by
+/// themselves where the feature `metrics` is on; a client that is made by hand is given it by
+/// [`LocksBuilder::observer`](crate::LocksBuilder::observer), a register or guard by its method `observer`.
 ///
 /// ```
 /// use leasehold::{Locks, MemoryLocks, metrics::Metrics};

@@ -13,12 +13,13 @@ use crate::{
     fence::{FenceError, RefusalReason},
 };
 
-/// Is told what happens to the locks of one client, for metrics: see [`LocksBuilder::observer`](crate::LocksBuilder::observer).
+/// Is told what happens to the locks of one client ([`LocksBuilder::observer`](crate::LocksBuilder::observer)), or what a
+/// register or guard of fences refuses (its method `observer`), for metrics.
 ///
 /// It is called in the midst of the work, so it must not block. One that panics is not asked to account for it: the panic
 /// goes no further, and no lease suffers.
 pub trait Observer: fmt::Debug + Send + Sync + 'static {
-    /// Something happened to a lock of this store, and of the class that the application gave it
+    /// Something happened to a lock of this store (a register's: `files`, `object store` and `service` as well), and of the class that the application gave it
     /// ([`Lock::class`](crate::Lock::class)). Names of locks are not told: metrics must be bounded.
     fn observed(&self, store: &'static str, class: Option<&str>, event: &Event);
 }
@@ -151,7 +152,7 @@ impl Watched {
         let Some(observer) = &self.observer else { return };
         let event = event();
         if catch_unwind(AssertUnwindSafe(|| observer.observed(self.store, class, &event))).is_err() {
-            tracing::error!(?event, "the observer of locks panicked");
+            tracing::error!(?event, "the observer panicked");
         }
     }
 
