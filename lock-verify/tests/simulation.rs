@@ -1,5 +1,7 @@
 //! The simulation: the same seed is the same run, some thousand seeds break no law, and the faults that it promises fall.
 
+#![allow(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
+
 use std::time::Duration;
 
 use lock_verify::{

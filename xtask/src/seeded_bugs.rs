@@ -43,7 +43,6 @@ pub(crate) fn run(only: &[String]) -> Result<ExitCode, String> {
     table.set_header(["BUG", "CAUGHT", "IN", "BY"]);
     let mut missed = 0;
     for bug in &bugs {
-        eprintln!("xtask: {}", bug.name);
         apply(&tree, &bug.patch, false)?;
         let tried = try_out(&tree, &bug.caught_by);
         apply(&tree, &bug.patch, true)?;
@@ -52,6 +51,7 @@ pub(crate) fn run(only: &[String]) -> Result<ExitCode, String> {
         missed += usize::from(!caught);
         let by = if caught { evidence(&output) } else { bug.caught_by.join(" ") };
         let caught = if caught { "yes" } else { "NO" };
+        eprintln!("xtask: {}: caught: {caught}, in {seconds:.1} s: {by}", bug.name);
         table.add_row([bug.name.clone(), caught.to_owned(), format!("{seconds:.1} s"), by]);
     }
     println!("{}", table.trim_fmt());

@@ -12,6 +12,7 @@ mod chance;
 mod clock;
 mod events;
 mod faults;
+mod jobs;
 mod network;
 mod node;
 mod plan;
@@ -20,7 +21,9 @@ mod report;
 mod resource;
 mod run;
 mod trace;
+mod traffic;
 mod truth;
+mod waiting;
 mod work;
 mod world;
 

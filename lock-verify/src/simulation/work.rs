@@ -1,16 +1,8 @@
 //! What the nodes do with their locks.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use lock_core::{
-    ErrorKind, Lease, LeaseGuard, Lock, LockError, LockName, Locks, Outcome, Pass, ReleaseOutcome, Skipped, Tick,
-};
+use lock_core::{ErrorKind, Lease, LeaseGuard, Lock, LockError, LockName, Locks, Pass, ReleaseOutcome};
 
 use super::{
     chance::Chance,
@@ -31,11 +23,11 @@ pub(super) struct Worker {
 }
 
 /// A lock as it is wanted.
-struct Wish {
-    lock: Lock,
-    ttl: Duration,
+pub(super) struct Wish {
+    pub(super) lock: Lock,
+    pub(super) ttl: Duration,
     /// How long it may take; `None` for ever.
-    most: Option<Duration>,
+    pub(super) most: Option<Duration>,
 }
 
 /// Names of the locks that all contend for.
@@ -62,11 +54,11 @@ pub(super) async fn work(mut worker: Worker) {
 }
 
 impl Worker {
-    fn now(&self) -> u64 {
+    pub(super) fn now(&self) -> u64 {
         self.line.clock.true_now()
     }
 
-    fn lock(&mut self, name: &str) -> Wish {
+    pub(super) fn lock(&mut self, name: &str) -> Wish {
         let ttl = self.chance.pick(&self.plan.ttls);
         let mut lock = self.locks.lock(name).ttl(ttl);
         if self.chance.percent(4) {
@@ -83,7 +75,7 @@ impl Worker {
     }
 
     /// Asks for a guard; what came of it is counted.
-    async fn ask(&mut self, name: &str, wish: Wish) -> Option<(LeaseGuard, usize)> {
+    pub(super) async fn ask(&mut self, name: &str, wish: Wish) -> Option<(LeaseGuard, usize)> {
         let number = self.asks(name, wish.ttl, wish.most);
         let outcome = wish.lock.acquire().await;
         self.asked(number, &outcome, wish.most != Some(Duration::ZERO));
@@ -92,14 +84,14 @@ impl Worker {
         Some((guard, hold))
     }
 
-    fn asks(&self, name: &str, ttl: Duration, most: Option<Duration>) -> u64 {
+    pub(super) fn asks(&self, name: &str, ttl: Duration, most: Option<Duration>) -> u64 {
         let mut world = self.line.shared.world();
         let lock = LockName::new(name).map_or(0, |name| world.lock(&name));
         world.asks(self.now(), self.line.node, lock, ttl, most)
     }
 
     /// A call that came to no guard is over; what came of others, [`began`](Self::began) says.
-    fn asked<T>(&self, number: u64, outcome: &Result<T, LockError>, waits: bool) {
+    pub(super) fn asked<T>(&self, number: u64, outcome: &Result<T, LockError>, waits: bool) {
         let Err(error) = outcome else { return };
         let mut world = self.line.shared.world();
         world.asked(self.now(), number, &End::of_error(error, waits));
@@ -124,13 +116,13 @@ impl Worker {
         }
     }
 
-    fn began(&self, lease: &Lease, call: u64) -> usize {
+    pub(super) fn began(&self, lease: &Lease, call: u64) -> usize {
         let mut world = self.line.shared.world();
         let lock = world.lock(lease.name());
         world.began(self.now(), self.line.node, lock, lease, &self.line.clock, call)
     }
 
-    fn over(&self, hold: usize, end: &End) {
+    pub(super) fn over(&self, hold: usize, end: &End) {
         self.line.shared.world().over(self.now(), hold, end);
     }
 
@@ -177,7 +169,7 @@ impl Worker {
     }
 
     /// Work under a lease: a few steps, and writes between them.
-    async fn toil(&mut self, lease: &Lease, hold: usize) {
+    pub(super) async fn toil(&mut self, lease: &Lease, hold: usize) {
         let ttl = self.plan.ttls[0];
         let long = self.chance.percent(self.plan.long_holds);
         let heeds = self.chance.percent(70);
@@ -265,116 +257,6 @@ impl Worker {
         let wish = Wish { lock: lock.no_wait(), ttl, most: Some(Duration::ZERO) };
         if let Some((guard, hold)) = self.ask(name, wish).await {
             self.keep(guard, hold).await;
-        }
-    }
-
-    /// Runs work under a lock, some of which asks for the same lock within.
-    async fn run(&mut self, name: &str) {
-        let (wish, again) = (self.lock(name), self.chance.percent(50));
-        let inner = self.locks.lock(name).reentrant();
-        let number = self.asks(name, wish.ttl, wish.most);
-        let held = Arc::new(AtomicUsize::new(usize::MAX));
-        let outcome = {
-            let (worker, held) = (&mut *self, held.clone());
-            wish.lock
-                .run(|lease| async move {
-                    let hold = worker.began(&lease, number);
-                    held.store(hold, Relaxed);
-                    if again {
-                        worker.run_within(&lease, hold, inner).await;
-                    } else {
-                        worker.toil(&lease, hold).await;
-                    }
-                    // What follows is the release.
-                    worker.line.shared.world().lets_go(worker.now(), hold);
-                })
-                .await
-        };
-        self.asked(number, &outcome, true);
-        self.over(held.load(Relaxed), &End::Unknown);
-    }
-
-    async fn run_within(&mut self, lease: &Lease, hold: usize, inner: Lock) {
-        let token = lease.token();
-        let worker = &mut *self;
-        let joined = inner
-            .run(|lease| async move {
-                worker.line.shared.world().counts.rejoined += 1;
-                worker.toil(&lease, hold).await;
-                lease.token()
-            })
-            .await;
-        if let Ok(other) = joined
-            && other != token
-        {
-            let what = format!("{}: work joined {token} and got {other}", lease.name());
-            self.line.shared.world().broken(self.now(), ("L3", what));
-        }
-    }
-
-    /// Runs a job once per tick.
-    async fn run_tick(&mut self, name: &str) {
-        let period = self.plan.think * 20 + Duration::from_millis(20);
-        // By true time, so that nodes whose wall clocks differ ask for the same ticks.
-        let tick = Tick(1 + self.now() / 1000 / period.as_micros() as u64);
-        let name = format!("tick-{name}");
-        let mut lock = self.locks.lock(&name).tick(tick).no_wait();
-        let retried = self.chance.percent(30);
-        if retried {
-            lock = lock.retry();
-        }
-        let ttl = self.plan.ttls[0];
-        let number = self.asks(&name, ttl, Some(Duration::ZERO));
-        let held = Arc::new(AtomicUsize::new(usize::MAX));
-        let outcome = {
-            let (worker, held) = (&mut *self, held.clone());
-            lock.ttl(ttl)
-                .run_or_skip(|lease| async move {
-                    let hold = worker.began(&lease, number);
-                    held.store(hold, Relaxed);
-                    let first = retried || worker.line.shared.world().runs_tick(&name, tick);
-                    if !first {
-                        let what = format!("{name}: {tick:?} is run a second time");
-                        worker.line.shared.world().broken(worker.now(), ("L2", what));
-                    }
-                    worker.toil(&lease, hold).await;
-                    worker.line.shared.world().lets_go(worker.now(), hold);
-                })
-                .await
-        };
-        self.over(held.load(Relaxed), &End::Unknown);
-        let outcome = match outcome {
-            Ok(Outcome::Skipped(Skipped::Finished(finished))) => Err(finished.into()),
-            Ok(Outcome::Skipped(Skipped::Held(busy))) => Err(busy.into()),
-            Ok(_) => Ok(()),
-            Err(error) => Err(error),
-        };
-        self.asked(number, &outcome, false);
-    }
-
-    /// Holds many locks of its own at once, which are renewed together.
-    async fn hold_many(&mut self) {
-        let (node, life) = (self.line.node, self.line.life);
-        let ttl = self.plan.ttls[0];
-        let mut held = Vec::new();
-        let count = self.chance.between(3, 12);
-        for place in 0..count {
-            // Each worker's own: nobody else asks for them.
-            let name = format!("own-{node}-{life}-{:x}-{place}", self.chance.below(1 << 20));
-            let lock = self.locks.lock(&name).ttl(ttl).no_wait();
-            held.extend(self.ask(&name, Wish { lock, ttl, most: Some(Duration::ZERO) }).await);
-        }
-        let times = self.chance.pick(&[0.1, 0.5, 1.5, 2.5]);
-        self.line.clock.pause(ttl.mul_f64(times)).await;
-        for (guard, hold) in held {
-            self.line.shared.world().lets_go(self.now(), hold);
-            let end = if self.chance.percent(50) {
-                drop(guard);
-                End::Unknown
-            } else {
-                End::of_release(&guard.release().await)
-            };
-            self.over(hold, &end);
         }
     }
 }
