@@ -63,6 +63,22 @@ async fn a_thousand_waiters_load_the_store_like_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_subscription_that_is_long_in_coming_keeps_nobody_from_asking() {
+    let stage = Stage::new();
+    let held = stage.hold("x").await.unwrap();
+    stage.next(Operation::Watch, Mishap::Late(Duration::from_secs(60)));
+    let begun = stage.clock().now();
+    let locks = stage.locks();
+    let waiting = tokio::spawn(async move { locks.lock("x").ttl(Duration::from_secs(2)).acquire().await.unwrap() });
+    stage.pass(Duration::from_millis(500)).await;
+    held.release().await.unwrap();
+    let guard = waiting.await.unwrap();
+    let waited = stage.clock().now().since(begun);
+    assert!(waited < Duration::from_secs(3), "{waited:?}");
+    guard.release().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn waiters_of_one_client_are_served_in_their_order() {
     let stage = Stage::new();
     let locks = stage.locks();

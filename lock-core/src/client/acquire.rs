@@ -135,9 +135,14 @@ async fn ask(client: Arc<Client>, wish: Wish, begun: Moment) -> Result<LeaseGuar
             Ok(Acquired::Held(held)) => {
                 (failures, late) = (Backoff::default(), 0);
                 if watch.is_none() && can.wake == Wake::Event {
-                    watch = subscribe(&client, &mut claim.request, until).await;
+                    // A subscription may be long in coming, as after several that were cut: no reason not to ask meanwhile.
+                    let net = client.clock.now() + wish.ttl.max(SAFETY_NET);
+                    let most = until.map_or(net, |until| until.min(net));
+                    watch = subscribe(&client, &mut claim.request, Some(most)).await;
                     // What came before the subscription is found by asking again at once.
-                    if watch.is_some() && until.is_none_or(|until| client.clock.now() < until) {
+                    if (watch.is_some() || client.clock.now() >= net)
+                        && until.is_none_or(|until| client.clock.now() < until)
+                    {
                         last = Some(held);
                         continue;
                     }
