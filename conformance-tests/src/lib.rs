@@ -95,6 +95,7 @@ pub mod doubt;
 mod failure;
 mod faults;
 pub mod fence;
+pub mod fire;
 pub mod frozen;
 pub mod grants;
 pub mod guard;

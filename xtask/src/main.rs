@@ -6,6 +6,7 @@
 
 mod bench;
 mod features;
+mod fire;
 mod packages;
 mod results;
 mod seeded_bugs;
@@ -73,6 +74,9 @@ enum Task {
         /// Only those whose name contains one of these
         only: Vec<String>,
     },
+    /// Break servers and clients at random for minutes, and judge by the laws what clients saw
+    #[command(after_help = fire::AFTER_HELP)]
+    Fire(fire::Options),
     /// Install the Debian packages that building and testing need, where they are missing
     ///
     /// As root, or by sudo that asks for no password. `cargo xtask test` does it by itself.
@@ -103,6 +107,7 @@ fn main() -> ExitCode {
         Task::Bench { only } => bench::run(&only),
         Task::Simulate(arguments) => simulate::run(&arguments),
         Task::SeededBugs { only } => seeded_bugs::run(&only),
+        Task::Fire(options) => fire::run(&options),
         Task::Packages => packages::install_missing().map(|()| ExitCode::SUCCESS),
         Task::Features => features::check().map(|()| ExitCode::SUCCESS),
         Task::Testbed { action } => testbed::run(action),

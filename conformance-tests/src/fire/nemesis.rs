@@ -1,0 +1,119 @@
+//! Who makes the faults: one after the other in each lane, as chance has it, and each in the history.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use lock_verify::history::F;
+
+use super::{
+    chance::Chance,
+    fault::{Fault, Lane},
+    pen::Pen,
+    scale::Scale,
+};
+use crate::{
+    Failure,
+    asker::{Outcome, now, sleep},
+};
+
+/// Makes faults until it is told to cease.
+#[derive(Debug)]
+pub(super) struct Nemesis {
+    pen: Pen,
+    scale: Scale,
+    ceased: AtomicBool,
+    /// What is going on, and what has been done how often.
+    goes_on: Mutex<BTreeMap<&'static str, usize>>,
+    done: Mutex<BTreeMap<&'static str, usize>>,
+}
+
+/// How often it is looked whether a fault has to end early.
+const LOOK: std::time::Duration = std::time::Duration::from_millis(50);
+
+impl Nemesis {
+    pub(super) fn new(pen: Pen, scale: Scale) -> Arc<Self> {
+        Arc::new(Self { pen, scale, ceased: AtomicBool::new(false), goes_on: Mutex::default(), done: Mutex::default() })
+    }
+
+    /// No fault begins any more; those that go on are ended.
+    pub(super) fn cease(&self) {
+        self.ceased.store(true, Ordering::SeqCst);
+    }
+
+    fn has_ceased(&self) -> bool {
+        self.ceased.load(Ordering::SeqCst)
+    }
+
+    /// How often each fault was made.
+    pub(super) fn done(&self) -> BTreeMap<&'static str, usize> {
+        self.done.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What goes on now.
+    pub(super) fn goes_on(&self) -> Vec<&'static str> {
+        let goes_on = self.goes_on.lock().unwrap_or_else(PoisonError::into_inner);
+        goes_on.iter().filter(|(_, count)| **count > 0).map(|(name, _)| *name).collect()
+    }
+
+    /// Makes one fault after the other, with calm between them, until it is to cease.
+    pub(super) async fn rage(self: Arc<Self>, lane: Lane, faults: Vec<Fault>, chance: Chance) -> Outcome {
+        // Each kind once before any comes again, in an order by chance; so none is missing from a run that is long enough.
+        let mut deck: Vec<Fault> = Vec::new();
+        while !self.has_ceased() && !faults.is_empty() {
+            self.calm(lane, &chance).await;
+            if deck.is_empty() {
+                deck = faults.clone();
+            }
+            let fault = deck.swap_remove(chance.below(deck.len()));
+            if !self.has_ceased() {
+                self.make(&fault, &chance).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes this fault, to its end.
+    pub(super) async fn make(&self, fault: &Fault, chance: &Chance) -> Outcome {
+        let Some(stroke) = fault.strike(chance, &self.scale) else { return Ok(()) };
+        let named = |failure| Failure::new(format!("the fault {} of {}: {failure}", fault.name, stroke.target));
+        let begun = self.pen.invoke(F::Fault, |event| {
+            let event = event.fault(fault.name).target(stroke.target.as_str()).effect(fault.effect);
+            event.clients(stroke.clients.clone())
+        });
+        self.count(&self.goes_on, fault.name, true);
+        stroke.begin.await.map_err(named)?;
+        let until = now() + stroke.lasts;
+        while now() < until && !self.has_ceased() {
+            sleep(LOOK.min(until.since(now()))).await;
+        }
+        stroke.end.await.map_err(named)?;
+        self.pen.ok(&begun, |event| event);
+        self.count(&self.goes_on, fault.name, false);
+        self.count(&self.done, fault.name, true);
+        Ok(())
+    }
+
+    async fn calm(&self, lane: Lane, chance: &Chance) {
+        let (least, most) = match lane {
+            Lane::Client => (0.1, 0.8),
+            Lane::Network => (0.3, 2.0),
+            Lane::Server => (1.0, 4.0),
+            Lane::People => (0.5, 3.0),
+        };
+        let until = now() + self.scale.ttls(least, most, chance);
+        while now() < until && !self.has_ceased() {
+            sleep(LOOK.min(until.since(now()))).await;
+        }
+    }
+
+    fn count(&self, counts: &Mutex<BTreeMap<&'static str, usize>>, name: &'static str, up: bool) {
+        let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(name).or_default();
+        *count = if up { *count + 1 } else { count.saturating_sub(1) };
+    }
+}
