@@ -6,7 +6,7 @@ use std::{
     process::Stdio,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -48,6 +48,8 @@ pub(super) struct Herd {
     claimed: Arc<Mutex<BTreeSet<usize>>>,
     pen: Pen,
     errors: PathBuf,
+    /// Whether only those are frozen who write what nothing fences.
+    pub(super) narrowed: AtomicBool,
 }
 
 /// A client that no other fault befalls for as long as this lives.
@@ -104,7 +106,14 @@ impl Herd {
             let slot = Slot::start(plan, 0, chance.fork(), seen, &errors)?;
             Ok(tokio::sync::Mutex::new(slot))
         });
-        Ok(Self { slots: slots.collect::<Result<_, Failure>>()?, seen, claimed: Arc::default(), pen, errors })
+        Ok(Self {
+            slots: slots.collect::<Result<_, Failure>>()?,
+            seen,
+            claimed: Arc::default(),
+            pen,
+            errors,
+            narrowed: AtomicBool::new(false),
+        })
     }
 
     pub(super) fn size(&self) -> usize {

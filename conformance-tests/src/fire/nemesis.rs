@@ -27,6 +27,8 @@ pub(super) struct Nemesis {
     pen: Pen,
     scale: Scale,
     ceased: AtomicBool,
+    /// Only what the control needs.
+    narrowed: AtomicBool,
     /// What is going on, and what has been done how often.
     goes_on: Mutex<BTreeMap<&'static str, usize>>,
     done: Mutex<BTreeMap<&'static str, usize>>,
@@ -37,12 +39,24 @@ const LOOK: std::time::Duration = std::time::Duration::from_millis(50);
 
 impl Nemesis {
     pub(super) fn new(pen: Pen, scale: Scale) -> Arc<Self> {
-        Arc::new(Self { pen, scale, ceased: AtomicBool::new(false), goes_on: Mutex::default(), done: Mutex::default() })
+        Arc::new(Self {
+            pen,
+            scale,
+            ceased: AtomicBool::new(false),
+            narrowed: AtomicBool::new(false),
+            goes_on: Mutex::default(),
+            done: Mutex::default(),
+        })
     }
 
     /// No fault begins any more; those that go on are ended.
     pub(super) fn cease(&self) {
         self.ceased.store(true, Ordering::SeqCst);
+    }
+
+    /// From now on only holders of what nothing fences are frozen.
+    pub(super) fn narrow(&self) {
+        self.narrowed.store(true, Ordering::SeqCst);
     }
 
     fn has_ceased(&self) -> bool {
@@ -60,17 +74,27 @@ impl Nemesis {
         goes_on.iter().filter(|(_, count)| **count > 0).map(|(name, _)| *name).collect()
     }
 
-    /// Makes one fault after the other, with calm between them, until it is to cease.
-    pub(super) async fn rage(self: Arc<Self>, lane: Lane, faults: Vec<Fault>, chance: Chance) -> Outcome {
+    /// Makes one fault after the other, with calm between them, until it is to cease; `control` alone, once it is narrowed.
+    pub(super) async fn rage(
+        self: Arc<Self>,
+        lane: Lane,
+        faults: Vec<Fault>,
+        control: Option<Fault>,
+        chance: Chance,
+    ) -> Outcome {
         // Each kind once before any comes again, in an order by chance; so none is missing from a run that is long enough.
         let mut deck: Vec<Fault> = Vec::new();
-        while !self.has_ceased() && !faults.is_empty() {
+        while !self.has_ceased() {
             self.calm(lane, &chance).await;
             if deck.is_empty() {
                 deck = faults.clone();
             }
-            let fault = deck.swap_remove(chance.below(deck.len()));
-            if !self.has_ceased() {
+            let fault = if self.narrowed.load(Ordering::SeqCst) {
+                control.clone()
+            } else {
+                (!deck.is_empty()).then(|| deck.swap_remove(chance.below(deck.len())))
+            };
+            if let Some(fault) = fault.filter(|_| !self.has_ceased()) {
                 self.make(&fault, &chance).await?;
             }
         }
@@ -102,7 +126,7 @@ impl Nemesis {
         let (least, most) = match lane {
             Lane::Client => (0.1, 0.8),
             Lane::Network => (0.3, 2.0),
-            Lane::Server => (1.0, 4.0),
+            Lane::Server => (1.5, 6.0),
             Lane::People => (0.5, 3.0),
         };
         let until = now() + self.scale.ttls(least, most, chance);

@@ -1,6 +1,9 @@
 //! What is done to clients: their processes and their clocks.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use super::{
     control,
@@ -32,17 +35,18 @@ fn about(name: &'static str) -> (&'static str, &'static str) {
     (name, ABOUT.iter().find(|row| row.0 == name).map_or("", |row| row.1))
 }
 
-fn frozen(herd: &Arc<Herd>, locks: &[&'static str]) -> Fault {
+pub(super) fn frozen(herd: &Arc<Herd>, locks: &[&'static str]) -> Fault {
     let (name, about) = about("frozen");
     let (herd, locks) = (Arc::clone(herd), locks.to_vec());
     Fault::new(Lane::Client, name, about, move |chance, scale| {
         // Every other time it is one who writes what nothing fences: the control must fail.
-        let lock = if chance.once_in(2) { control::SET } else { chance.one_of(&locks).copied()? };
-        let wished = if chance.once_in(5) { None } else { herd.holder(lock) };
+        let narrowed = herd.narrowed.load(Ordering::SeqCst);
+        let lock = if narrowed || chance.once_in(2) { control::SET } else { chance.one_of(&locks).copied()? };
+        let wished = if !narrowed && chance.once_in(5) { None } else { herd.holder(lock) };
         let claim = herd.claim(wished, chance)?;
         let client = claim.client;
         let (begins, ends) = (Arc::clone(&herd), Arc::clone(&herd));
-        let amid = chance.once_in(2).then(|| chance.between(Duration::ZERO, Duration::from_millis(4)));
+        let amid = (narrowed || chance.once_in(2)).then(|| chance.between(Duration::ZERO, Duration::from_millis(4)));
         let begin = async move {
             if let Some(later) = amid {
                 // It is as good to freeze one that doesn't write just now.

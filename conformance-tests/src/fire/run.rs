@@ -4,7 +4,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -62,7 +62,10 @@ pub(super) const SOON: Duration = Duration::from_secs(30);
 const CALM: u32 = 3;
 
 /// How many times its length a run may take, if what nothing fences kept its order so far.
-const AT_MOST: u32 = 4;
+const AT_MOST: u32 = 2;
+
+/// And beyond that, for the control.
+const CONTROL: Duration = Duration::from_secs(60);
 
 /// How often a line tells how the run goes.
 const TELLS: Duration = Duration::from_secs(10);
@@ -161,7 +164,8 @@ impl Fire {
         let mut lanes = JoinSet::new();
         for lane in LANES {
             let of_lane = faults.iter().filter(|fault| fault.lane == lane).cloned().collect();
-            lanes.spawn(Arc::clone(&nemesis).rage(lane, of_lane, chance.fork()));
+            let control = (lane == Lane::Client).then(|| on_clients::frozen(&herd, &[]));
+            lanes.spawn(Arc::clone(&nemesis).rage(lane, of_lane, control, chance.fork()));
         }
         let raged = tokio::select! {
             ended = until_one_fails(&mut lanes) => ended,
@@ -262,8 +266,12 @@ impl Fire {
                     nemesis.goes_on().join(", "),
                 );
             }
-            if passed >= self.length && (falls()? > 0 || passed >= self.length * AT_MOST) {
-                return Ok(());
+            if passed >= self.length {
+                if falls()? > 0 || passed >= self.length * AT_MOST + CONTROL {
+                    return Ok(());
+                }
+                nemesis.narrow();
+                herd.narrowed.store(true, Ordering::SeqCst);
             }
         }
     }
