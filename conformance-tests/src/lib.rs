@@ -74,6 +74,11 @@
 //! every such register keeps is in [`registers`]; that late writes are refused indeed, by a register or by the lock itself,
 //! is shown by processes that are frozen while they write: [`frozen`].
 //!
+//! # Under fire
+//!
+//! Clients in processes of their own, on servers that are frozen, killed and cut off at random, and the laws over the history
+//! of all that: [`fire`].
+//!
 //! # What a run promises
 //!
 //! - Names are random for each property and run, so properties run at the same time on one store, eight at once. Those

@@ -107,7 +107,7 @@ impl Holds {
         let acquired = tokio::select! {
             acquired = self.lock(name, wish, &begun).acquire() => acquired,
             () = self.stopped() => {
-                self.pen.gave_up(&begun);
+                self.pen.gave_up(&begun, Why::Cancelled);
                 return None;
             }
         };
@@ -136,7 +136,7 @@ impl Holds {
     pub(super) fn not_granted(&self, begun: &Event, error: &LockError, wish: Wish) {
         match error {
             LockError::Busy(Busy { .. }) if wish.wait == Some(Duration::ZERO) => self.pen.fail(begun, Why::Held),
-            LockError::Busy(_) => self.pen.fail(begun, Why::TimedOut),
+            LockError::Busy(_) => self.pen.gave_up(begun, Why::TimedOut),
             LockError::Store(store) if store.applied() == Applied::No => self.pen.fail_with(begun, Why::Error, error),
             _ => self.pen.info_with(begun, error),
         }

@@ -71,9 +71,9 @@ impl Pen {
         self.recorder.record(begun.info(now()).error(error.to_string()));
     }
 
-    /// After a call that its caller gave up.
-    pub(super) fn gave_up(&self, begun: &Event) {
-        self.recorder.record(begun.info(now()).why(Why::Cancelled));
+    /// After a call that was given up: what was under way just then may have had the lock, and gives it back behind it.
+    pub(super) fn gave_up(&self, begun: &Event, why: Why) {
+        self.recorder.record(begun.info(now()).why(why));
     }
 
     /// Whether all was written.

@@ -3,13 +3,17 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt, fs,
+    io::{BufWriter, Write},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use lock_verify::{
     history::{Event, F, History, Kind, read},
-    laws::{Law, Report, Terms, Violation, judge},
+    laws::{
+        Facts, Law, Report, Terms, Violation, judge,
+        timeline::{Shown, draw},
+    },
 };
 
 use super::{
@@ -75,7 +79,12 @@ impl Burnt {
         for event in events.iter().filter(|event| event.kind != Kind::Invoke && event.f != F::Fault) {
             *calls.entry(format!("{:?} {:?}", event.f, event.kind).to_lowercase()).or_default() += 1;
         }
+        merged(&history, folder)?;
         let laws = judge(&history, terms);
+        if let Some(first) = laws.violations().next() {
+            let facts = Facts::new(&history, terms);
+            fs::write(folder.join(PICTURE), draw(&facts, &Shown::violation(&facts, first)))?;
+        }
         let mut broken: Vec<String> = laws.violations().take(TOLD).map(|broken| told(broken, events)).collect();
         broken.extend(counted(&history, folder)?);
         broken.extend(untested(&laws));
@@ -134,6 +143,20 @@ fn falls_of(folder: &Path, terms: &Terms) -> Result<u64, Failure> {
     Ok(judge(&control, terms).of(Law::Resource).map_or(0, |resource| resource.broken))
 }
 
+/// The history in one file, for other checkers.
+const MERGED: &str = "merged.jsonl";
+/// The first violation, drawn.
+const PICTURE: &str = "violation.svg";
+
+fn merged(history: &History, folder: &Path) -> Result<(), Failure> {
+    let mut file = BufWriter::new(fs::File::create(folder.join(MERGED))?);
+    for event in history.events() {
+        serde_json::to_writer(&mut file, event)?;
+        file.write_all(b"\n")?;
+    }
+    Ok(file.flush()?)
+}
+
 /// Laws for which a run without anything to check shows nothing.
 const MUST_BE_TESTED: [Law; 7] =
     [Law::Belief, Law::Fence, Law::Stability, Law::Resource, Law::Strangers, Law::Liveness, Law::Finality];
@@ -169,6 +192,16 @@ impl fmt::Display for Burnt {
             self.stalled,
             faults.join(", "),
         )?;
-        if self.is_clean() { f.write_str("clean") } else { write!(f, "BROKEN: {}", self.broken.join("; ")) }
+        if self.is_clean() {
+            return f.write_str("clean");
+        }
+        let (minutes, clients) = (self.took.as_secs_f64() / 60.0, self.clients);
+        write!(
+            f,
+            "BROKEN: {}\nthe history is in {}; again: cargo xtask fire --store {store} --minutes {minutes:.1} --seed {seed} \
+             --clients {clients}",
+            self.broken.join("; "),
+            self.folder.display(),
+        )
     }
 }

@@ -260,7 +260,7 @@ async fn transact_as(bench: &Bench, wish: Wish) {
         (Some((_watching, write)), Err(error)) => {
             pen.fail_with(&write, if error.refused { Why::Stale } else { Why::Error }, &error.text);
         }
-        (None, Err(error)) if error.busy => pen.fail(&asked, Why::TimedOut),
+        (None, Err(error)) if error.busy => pen.gave_up(&asked, Why::TimedOut),
         // It may have been granted: what became of it before the work began isn't told.
         (None, Err(error)) => pen.info_with(&asked, &error.text),
         (None, Ok(())) => pen.info_with(&asked, &"committed without having begun"),
