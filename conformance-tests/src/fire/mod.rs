@@ -34,6 +34,7 @@ mod fault;
 mod ground;
 mod herd;
 mod holds;
+mod last_look;
 mod nemesis;
 mod on_clients;
 mod on_network;

@@ -18,8 +18,9 @@ use lock_verify::{
 
 use super::{
     about::About,
-    client, control, owners,
-    run::{COUNTED, files},
+    client, control,
+    last_look::{COUNTED, files},
+    owners,
 };
 use crate::Failure;
 

@@ -2,14 +2,14 @@
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use lock_core::{Entropy, LockProvider, OsEntropy};
-use lock_verify::history::{Effect, Entry, F, Process, Recorder};
+use lock_verify::history::{Effect, Process, Recorder};
 use tokio::task::JoinSet;
 
 use super::{
@@ -21,6 +21,7 @@ use super::{
     fault::{Fault, Lane},
     ground::Ground,
     herd::Herd,
+    last_look,
     nemesis::Nemesis,
     on_clients, on_network,
     pen::Pen,
@@ -313,43 +314,13 @@ impl Fire {
             clock: Arc::new(WrongClock::new(0)),
             loses_data: self.chosen(ground)?.loses_data(ground),
         };
-        let scene = open(site).await?;
-        let reader = |of: &str| -> Result<Pen, Failure> {
-            let file = self.folder.join(format!("{of}-read.jsonl"));
-            Ok(Pen::new(Recorder::to_file(file)?, READER))
-        };
-        let pen = reader(client::HISTORY)?;
-        let record = |name: &str, entries: Vec<Entry>| {
-            let begun = pen.invoke(F::Read, |event| event.resource(name));
-            pen.ok(&begun, |event| event.entries(entries));
-        };
-        for (name, list) in &scene.sets {
-            record(name, parsed(&list.entries().await?)?);
-        }
-        if let Some(set) = &scene.transacted {
-            record(TRANSACTED, parsed(&set.entries().await?)?);
-        }
-        fs::write(self.folder.join(COUNTED), scene.counter.value().await?.to_string())?;
-
-        pen.finish()?;
-
-        let control = reader(control::HISTORY)?;
-        let begun = control.invoke(F::Read, |event| event.resource(control::SET));
-        let entries = control::entries(&self.folder)?;
-        control.ok(&begun, |event| event.entries(entries));
-        Ok(control.finish()?)
+        last_look::read(&open(site).await?, &self.folder).await
     }
 
     fn history(&self, of: &str) -> PathBuf {
         self.folder.join(format!("{}-{of}.jsonl", client::HISTORY))
     }
 }
-
-/// The file with what the counter was in the end.
-pub(super) const COUNTED: &str = "counted.txt";
-
-/// Who reads everything in the end.
-const READER: Process = Process::Client(u32::MAX);
 
 /// How many tasks each client has.
 const TASKS: usize = 4;
@@ -370,28 +341,10 @@ impl Chosen {
     }
 }
 
-fn parsed(texts: &[String]) -> Result<Vec<Entry>, Failure> {
-    Ok(texts.iter().map(|text| control::parse(text)).collect::<Result<_, _>>()?)
-}
-
 /// Returns when a lane has failed; never if none does.
 async fn until_one_fails(lanes: &mut JoinSet<Outcome>) -> Outcome {
     while let Some(ended) = lanes.join_next().await {
         ended??;
     }
     std::future::pending().await
-}
-
-/// The files of the history proper.
-pub(super) fn files(folder: &Path, of: &str) -> std::io::Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if name.starts_with(&format!("{of}-")) && name.ends_with(".jsonl") {
-            files.push(path);
-        }
-    }
-    files.sort();
-    Ok(files)
 }

@@ -74,7 +74,7 @@ struct Store {
 }
 
 /// How many stores burn at once, whatever the cores: clients mostly wait.
-const AT_ONCE: usize = 2;
+const AT_ONCE: usize = 4;
 
 /// How long each store burns, unless it is said.
 const SECONDS: u64 = 15;

@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -11,7 +11,7 @@ use conformance_tests::{
     Failure, Outcome,
     fire::{Effect, Fault, Ground, Lane, Scale, Scene, Site, Stroke, blocking},
 };
-use lock_core::LockProvider;
+use lock_core::{Clock, LockProvider, SystemClock};
 use lock_redis::{RedisLocks, redis};
 use testbed::{Error, PrivateServer};
 
@@ -51,8 +51,7 @@ impl Set {
 
     /// Waits until one is the primary, the other follows it and has its data, and the sentinel knows both.
     fn until_whole(&self) -> Result<(), Failure> {
-        let deadline = lock_core::SystemClock;
-        let ends = lock_core::Clock::now(&deadline) + servers::BACK_WITHIN;
+        let ends = SystemClock.now() + servers::BACK_WITHIN;
         loop {
             let whole = || -> Result<bool, Failure> {
                 let primary = self.primary()?;
@@ -70,7 +69,7 @@ impl Set {
             if matches!(last, Ok(true)) {
                 return Ok(());
             }
-            if lock_core::Clock::now(&deadline) > ends {
+            if SystemClock.now() > ends {
                 return Err(Failure::new(format!("the primary and its replica are not whole again: {last:?}")));
             }
             std::thread::sleep(Duration::from_millis(200));
@@ -158,8 +157,11 @@ fn of_primary(set: &Arc<Set>, name: &'static str, about: &'static str, begin: Ac
             begin(&begins.servers[primary])?;
             _ = told.send(primary);
             // The promotion belongs to the fault.
-            let ends = Instant::now() + servers::BACK_WITHIN;
-            while begins.primary()? == primary && Instant::now() < ends {
+            let ends = SystemClock.now() + servers::BACK_WITHIN;
+            while begins.primary()? == primary {
+                if SystemClock.now() > ends {
+                    return Err(Failure::new("the replica was not promoted"));
+                }
                 std::thread::sleep(Duration::from_millis(100));
             }
             Ok(())
