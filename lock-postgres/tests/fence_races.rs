@@ -189,6 +189,8 @@ async fn two_holders_are_never_inside_at_once() {
     assert!(held > 20 && refused > 5, "it was no race");
     let entries = race.ledger.entries().await;
     assert_eq!(entries.len(), usize::try_from(held).unwrap());
+    let tokens: Vec<u64> = entries.iter().map(|entry| entry.parse().unwrap()).collect();
+    assert!(tokens.is_sorted(), "somebody wrote after a later one: {tokens:?}");
     race.ledger.pool.close().await;
     drop(race);
     place.clear().await;
