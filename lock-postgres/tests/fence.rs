@@ -9,7 +9,7 @@ use std::time::Duration;
 use common::{
     again, ask, fence_of, give_back, granted,
     guarded::{LEVELS, Stage, guard_key, not_held},
-    name, pass, seconds, take,
+    name, pass, seconds, take, unique,
 };
 use lock_core::{
     AcquireRequest, Acquired, Clock, Fence, LockProvider, Locks, Released, Renewed, SystemClock, Transactions, Waiting,
@@ -214,6 +214,20 @@ async fn a_row_is_not_deleted_while_it_is_guarded() {
     stage.clear().await;
 }
 
+/// As after a schema that was moved away, and is made anew.
+async fn a_lock_without_a_row_is_guarded_all_the_same() {
+    let stage = Stage::new().await;
+    let (request, grant) = take(&stage.locks, "x").await;
+    let tx = stage.held("READ COMMITTED", &fence_of(&request, grant)).await;
+    let moved = format!("\"moved {}\"", unique());
+    stage.place.sql(&format!("ALTER SCHEMA {{s}} RENAME TO {moved}")).await;
+    stage.refused("x").await;
+    tx.commit().await.unwrap();
+    assert!(granted(stage.asked("x", Waiting::Wake(seconds(30))).await).token > grant.token);
+    stage.place.sql(&format!("DROP SCHEMA {moved} CASCADE")).await;
+    stage.clear().await;
+}
+
 async fn the_look_comes_after_the_wait_for_the_guard() {
     let stage = Stage::new().await;
     let (request, grant) = take(&stage.locks, "x").await;
@@ -278,6 +292,7 @@ testbed::server_tests!(testbed::postgres =>
     who_comes_back_says_seldom_that_he_waits_and_is_always_announced_to,
     renewals_and_other_locks_are_not_held_up,
     a_row_is_not_deleted_while_it_is_guarded,
+    a_lock_without_a_row_is_guarded_all_the_same,
     the_look_comes_after_the_wait_for_the_guard,
     a_snapshot_does_not_hide_that_the_grant_is_over,
 );

@@ -40,8 +40,8 @@ seen AS MATERIALIZED (
         l.name IS NULL OR l.free_at <= clock_timestamp() AS free,
         l.owner = asked.owner AND l.expires_at > clock_timestamp() AS mine,
         coalesce(l.last_tick >= asked.tick, false) AS used_up,
-        -- A mark that lasts for as long is not made again.
-        asked.wait > interval '0'
+        -- A mark that lasts for as long is not made again. Without a row there is nothing to mark: what is written is a grant.
+        asked.wait > interval '0' AND l.name IS NOT NULL
             AND (l.wanted_until IS NULL OR l.wanted_until < clock_timestamp() + asked.wait) AS mark,
         l.free_at,
         l.last_tick,
