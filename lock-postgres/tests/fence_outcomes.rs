@@ -5,7 +5,7 @@ mod common;
 
 use common::{
     Place, fence_of, give_back, granted,
-    guarded::{LEVELS, Stage},
+    guarded::{LEVELS, Single, Stage},
     take,
 };
 use lock_core::{
@@ -168,6 +168,29 @@ async fn a_commit_without_an_answer_may_have_been_applied() {
     stage.clear().await;
 }
 
+/// What its work committed by itself stands, whatever a look says of the grant.
+async fn a_commit_that_finds_the_connection_gone_may_have_been_applied() {
+    let stage = Stage::new().await;
+    for isolation in LEVELS {
+        let single = Single::new(&stage, isolation).await;
+        let (request, grant) = take(&stage.locks, isolation).await;
+        let fence = fence_of(&request, grant);
+        let mut tx = single.transactions.begin(&fence).await.unwrap();
+        sqlx::raw_sql("COMMIT").execute(&mut *tx).await.unwrap();
+        stage.ledger.write(&mut tx, isolation).await;
+        let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut *tx).await.unwrap();
+        assert_eq!(stage.place.number(&format!("SELECT count(pg_terminate_backend({pid}, 5000))")).await, 1);
+        assert!(stage.locks.force_release(&request.name).await.unwrap());
+        match single.transactions.commit(tx, &fence).await {
+            Err(FenceError::Store(error)) => assert_eq!(error.applied(), Applied::Maybe, "{isolation}: {error}"),
+            other => panic!("{isolation}: {other:?}"),
+        }
+        single.pool.close().await;
+    }
+    assert_eq!(stage.ledger.entries().await, LEVELS);
+    stage.clear().await;
+}
+
 async fn a_missing_right_and_a_missing_table_are_told() {
     let mut place = Place::new().await;
     let locks = place.locks().await;
@@ -218,6 +241,7 @@ testbed::server_tests!(testbed::postgres =>
     work_in_a_transaction_is_kept_under_its_lease_alone,
     a_transaction_that_ended_before_is_told,
     a_commit_without_an_answer_may_have_been_applied,
+    a_commit_that_finds_the_connection_gone_may_have_been_applied,
     a_missing_right_and_a_missing_table_are_told,
     a_lease_or_a_guard_is_a_fence,
 );

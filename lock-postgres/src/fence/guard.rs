@@ -209,7 +209,8 @@ impl PostgresTransactions {
             return committed.map(drop).map_err(uncertain);
         }
         match self.statements.open.run(connection, fence).await {
-            Err(error) if has_ended(&error) => Err(ended(error).into()),
+            // Without an answer of the server it isn't known whether the work had ended it before.
+            Err(error) if has_ended(&error) || crate::error::applied(&error) == Applied::Maybe => Err(uncertain(error)),
             _ => Err(held.err().map_or_else(|| not_held(fence), FenceError::from)),
         }
     }
@@ -259,7 +260,8 @@ impl Transactions for PostgresTransactions {
     /// In the one round trip of any commit; under `REPEATABLE READ` and `SERIALIZABLE` in one more, on a connection of its own.
     ///
     /// Of a transaction that [`begin`](PostgresTransactions::begin) or [`hold`](PostgresTransactions::hold) guarded with this
-    /// fence; of any other it is told that the guarded one has ended before, and may have been kept.
+    /// fence; of any other it is told that the guarded one has ended before, and may have been kept. Not if another one that the
+    /// work began has failed since: the server answers nothing in that.
     async fn commit(&self, mut transaction: Self::Transaction, fence: &Fence) -> Result<(), FenceError> {
         placed(Some(fence.lock()), self.committed(&mut transaction, fence).await)
     }
