@@ -3,8 +3,12 @@
 
 mod common;
 
-use common::{ask, fence_of, pooler::Pooler, seconds, take};
-use lock_core::{Acquired, FenceError, FenceRegister, LockProvider, Pass, Resource, Transactions};
+use common::{
+    ask, fence_of,
+    pooler::{Pooler, in_time},
+    seconds, take,
+};
+use lock_core::{Acquired, Applied, ErrorKind, FenceError, FenceRegister, LockProvider, Pass, Resource, Transactions};
 use lock_postgres::{
     PostgresFences,
     sqlx::{
@@ -81,6 +85,40 @@ async fn a_guarded_transaction_and_a_register_work_behind_a_pooler() {
     pooler.clear().await;
 }
 
+/// Each of them has one of the pooler's connections, and its look needs another.
+async fn looks_that_wait_for_the_guarded_are_given_up_in_time() {
+    let pooler = Pooler::new().await;
+    let locks = pooler.locks().await;
+    let (request, grant) = take(&locks, "x").await;
+    let fence = fence_of(&request, grant);
+    let pool = pool(&pooler).await;
+    let transactions = locks.transactions(pool.clone());
+    transactions.begin(&fence).await.unwrap().rollback().await.unwrap();
+    pooler.console("SET default_pool_size = 2").await;
+    pooler.console("RECONNECT").await;
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        let mut tx = pool.begin().await.unwrap();
+        sqlx::raw_sql("SELECT 1").execute(&mut *tx).await.unwrap();
+        open.push(tx);
+    }
+    // More of them than there are connections for looks.
+    let holds = open.iter_mut().map(|tx| transactions.hold(tx, &fence));
+    for outcome in in_time(futures_util::future::join_all(holds)).await {
+        let Err(FenceError::Store(error)) = outcome else { panic!("{outcome:?}") };
+        assert_eq!((error.kind(), error.applied()), (ErrorKind::Contention, Applied::No), "{error}");
+    }
+    for tx in open {
+        tx.rollback().await.unwrap();
+    }
+    let tx = in_time(transactions.begin(&fence)).await.unwrap();
+    in_time(transactions.commit(tx, &fence)).await.unwrap();
+    pool.close().await;
+    drop(locks);
+    pooler.clear().await;
+}
+
 testbed::server_tests!(testbed::tests::private_pgbouncer_can_be_had =>
     a_guarded_transaction_and_a_register_work_behind_a_pooler,
+    looks_that_wait_for_the_guarded_are_given_up_in_time,
 );

@@ -138,7 +138,9 @@ impl PostgresTransactions {
     ///
     /// Under `REPEATABLE READ` and `SERIALIZABLE` the grant must be older than the transaction's first statement, which otherwise
     /// may see what was there before an earlier holder was done. What became of the grant since is asked on another
-    /// connection, of which there are up to two, with the pool's options, made when they are needed.
+    /// connection, of which there are up to two, with the pool's options, made when they are needed. Behind a pooler, or for a
+    /// role with a limit of connections, leave room for two more than there are such transactions at once: a look that isn't
+    /// answered within two seconds is given up, with [`Contention`](lock_core::ErrorKind::Contention).
     ///
     /// Cancel safe: at most the lock stays held until the transaction ends.
     ///

@@ -1,0 +1,86 @@
+//! The looks that a guard takes on connections of its own, where a transaction sees only what was there before.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what went wrong by failing")]
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{
+    fence_of, granted,
+    guarded::{LEVELS, Stage},
+    pooler::in_time,
+    take,
+};
+use lock_core::{Applied, ErrorKind, FenceError, LockProvider, Waiting};
+use lock_postgres::{
+    PostgresTransactions,
+    sqlx::{
+        PgPool,
+        postgres::{PgConnectOptions, PgPoolOptions},
+    },
+};
+use tokio::sync::Semaphore;
+
+/// A pool of one connection. The next ones, which a guard opens with the same options, stop at a gate.
+struct Gated {
+    pool: PgPool,
+    transactions: PostgresTransactions,
+    arrived: Arc<Semaphore>,
+    gate: Arc<Semaphore>,
+}
+
+impl Gated {
+    async fn new(stage: &Stage, isolation: &str) -> Self {
+        let (arrived, gate) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(1)));
+        let (tells, waits) = (arrived.clone(), gate.clone());
+        let pool = PgPoolOptions::new().max_connections(1).after_connect(move |_, _| {
+            let (tells, waits) = (tells.clone(), waits.clone());
+            Box::pin(async move {
+                tells.add_permits(1);
+                waits.acquire().await.unwrap().forget();
+                Ok(())
+            })
+        });
+        let options: PgConnectOptions = stage.place.url.parse().unwrap();
+        let options = options.options([("default_transaction_isolation", isolation.to_lowercase())]);
+        let pool = pool.connect_with(options).await.unwrap();
+        let transactions = stage.locks.transactions(pool.clone());
+        let gated = Self { pool, transactions, arrived, gate };
+        gated.arrived().await;
+        gated
+    }
+
+    /// Until the next connection stands at the gate.
+    async fn arrived(&self) {
+        in_time(self.arrived.acquire()).await.unwrap().forget();
+    }
+
+    fn open(&self) {
+        self.gate.add_permits(1000);
+    }
+}
+
+async fn a_look_that_gets_no_connection_is_given_up_in_time() {
+    let stage = Stage::new().await;
+    let gated = Gated::new(&stage, LEVELS[1]).await;
+    let (request, grant) = take(&stage.locks, "x").await;
+    let fence = fence_of(&request, grant);
+    // More often than there are connections for looks.
+    for _ in 0..3 {
+        let begun = in_time(gated.transactions.begin(&fence)).await;
+        let Err(FenceError::Store(error)) = begun else { panic!("{begun:?}") };
+        assert_eq!((error.kind(), error.applied()), (ErrorKind::Contention, Applied::No), "{error}");
+    }
+    gated.open();
+    let tx = in_time(gated.transactions.begin(&fence)).await.unwrap();
+    assert!(stage.locks.force_release(&request.name).await.unwrap());
+    stage.refused("x").await;
+    tx.rollback().await.unwrap();
+    granted(stage.asked("x", Waiting::No).await);
+    gated.pool.close().await;
+    stage.clear().await;
+}
+
+testbed::server_tests!(testbed::postgres =>
+    a_look_that_gets_no_connection_is_given_up_in_time,
+);
