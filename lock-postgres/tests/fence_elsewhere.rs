@@ -3,11 +3,12 @@
 
 mod common;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use common::{
-    fence_of, granted,
-    guarded::{LEVELS, Stage},
+    ask, fence_of, granted,
+    guarded::{LEVELS, Stage, not_held},
+    pass,
     pooler::in_time,
     take,
 };
@@ -60,6 +61,37 @@ impl Gated {
     }
 }
 
+async fn who_is_late_keeps_nobody_out_by_asking() {
+    let stage = Stage::new().await;
+    for isolation in [LEVELS[1], LEVELS[2]] {
+        for begins in [true, false] {
+            let lock = format!("{isolation} {begins}");
+            let request = ask(&lock, Duration::from_millis(100));
+            let old = fence_of(&request, granted(stage.locks.acquire(&request).await.unwrap()));
+            let gated = Gated::new(&stage, isolation).await;
+            pass(Duration::from_millis(110)).await;
+            let (transactions, pool) = (gated.transactions.clone(), gated.pool.clone());
+            let late = tokio::spawn(async move {
+                if begins {
+                    return transactions.begin(&old).await.map(drop);
+                }
+                let mut tx = pool.begin().await.unwrap();
+                transactions.hold(&mut tx, &old).await
+            });
+            // It is over, unless it was renewed since, which is being asked.
+            gated.arrived().await;
+            granted(stage.asked(&lock, Waiting::No).await);
+            gated.open();
+            match late.await.unwrap() {
+                Err(FenceError::Store(error)) if error.kind() == ErrorKind::Contention => println!("slowly: {error}"),
+                outcome => not_held(outcome),
+            }
+            gated.pool.close().await;
+        }
+    }
+    stage.clear().await;
+}
+
 async fn a_look_that_gets_no_connection_is_given_up_in_time() {
     let stage = Stage::new().await;
     let gated = Gated::new(&stage, LEVELS[1]).await;
@@ -82,5 +114,6 @@ async fn a_look_that_gets_no_connection_is_given_up_in_time() {
 }
 
 testbed::server_tests!(testbed::postgres =>
+    who_is_late_keeps_nobody_out_by_asking,
     a_look_that_gets_no_connection_is_given_up_in_time,
 );

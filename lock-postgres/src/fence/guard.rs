@@ -9,16 +9,20 @@ use async_trait::async_trait;
 use lock_core::{
     Applied, Fence, FenceError, FenceReport, LockName, NotHeld, Observer, Operation, StoreError, ToFence, Transactions,
 };
-use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, Transaction, postgres::PgRow};
 
 use super::{
     begin::begin,
     elsewhere::Elsewhere,
     ended,
-    guarding::{Statements, has_ended, is_refusal, must_look_again},
+    guarding::{Statements, has_ended, is_refusal, must_look_again, must_look_elsewhere},
     of_fence, refuse, uncommitted,
 };
-use crate::{provider::PostgresLocks, rows::column, statements::Schema};
+use crate::{
+    provider::PostgresLocks,
+    rows::{column, corrupt},
+    statements::Schema,
+};
 
 /// Goes back to before the look of `fence_commit.sql`.
 const NOT_YET: &str = "ROLLBACK TO SAVEPOINT leasehold_look; RELEASE SAVEPOINT leasehold_look";
@@ -114,13 +118,18 @@ impl PostgresTransactions {
         if !self.snapshots.load(Ordering::Relaxed) {
             match begin(&self.pool, self.statements.begin.about(fence)).await {
                 Err(error) if must_look_again(&error) => {}
+                Err(error) if must_look_elsewhere(&error) => self.snapshots.store(true, Ordering::Relaxed),
                 Err(error) if is_refusal(&error) => return Err(not_held(fence)),
                 begun => return Ok(begun.map_err(|error| uncommitted(error, "locks"))?),
             }
         }
+        let looks_elsewhere = self.snapshots.load(Ordering::Relaxed);
+        if looks_elsewhere && !self.sees_held(fence).await? {
+            return Err(not_held(fence));
+        }
         let begun = begin(&self.pool, "BEGIN".to_owned()).await;
         let mut transaction = begun.map_err(|error| uncommitted(error, "locks"))?;
-        let snapshot = self.held(&mut transaction, fence).await?;
+        let snapshot = self.held(&mut transaction, fence, looks_elsewhere).await?;
         self.snapshots.store(snapshot, Ordering::Relaxed);
         Ok(transaction)
     }
@@ -138,9 +147,10 @@ impl PostgresTransactions {
     ///
     /// Under `REPEATABLE READ` and `SERIALIZABLE` the grant must be older than the transaction's first statement, which otherwise
     /// may see what was there before an earlier holder was done. What became of the grant since is asked on another
-    /// connection, of which there are up to two, with the pool's options, made when they are needed. Behind a pooler, or for a
-    /// role with a limit of connections, leave room for two more than there are such transactions at once: a look that isn't
-    /// answered within two seconds is given up, with [`Contention`](lock_core::ErrorKind::Contention).
+    /// connection, before the lock is held and after: three round trips more. There are up to two such connections, with the
+    /// pool's options, made when they are needed. Behind a pooler, or for a role with a limit of connections, leave room for two
+    /// more than there are such transactions at once: a look that isn't answered within two seconds is given up, with
+    /// [`Contention`](lock_core::ErrorKind::Contention).
     ///
     /// Cancel safe: at most the lock stays held until the transaction ends.
     ///
@@ -154,12 +164,14 @@ impl PostgresTransactions {
         fence: &impl ToFence,
     ) -> Result<(), FenceError> {
         let fence = self.report.told(None, fence.to_fence())?;
-        self.report.told(Some(fence.lock()), self.held(transaction, &fence).await).map(drop)
+        self.report.told(Some(fence.lock()), self.held(transaction, &fence, false).await).map(drop)
     }
 
     /// Guards the transaction; whether it sees only what was there at its first statement. If not held, it is spoilt.
-    async fn held(&self, connection: &mut PgConnection, fence: &Fence) -> Result<bool, FenceError> {
-        let error = match self.look(connection, fence).await {
+    ///
+    /// `looked` says whether it was seen from elsewhere that the grant holds its lock.
+    async fn held(&self, connection: &mut PgConnection, fence: &Fence, looked: bool) -> Result<bool, FenceError> {
+        let error = match self.look(connection, fence, looked).await {
             Ok(Some(snapshot)) => return Ok(snapshot),
             // By the server, which has failed the transaction as well.
             Err(Failed::Statement(error)) if is_refusal(&error) => return Err(not_held(fence)),
@@ -173,10 +185,17 @@ impl PostgresTransactions {
     }
 
     /// Whether the transaction sees only what was there at its first statement; nothing if the grant doesn't hold its lock.
-    async fn look(&self, connection: &mut PgConnection, fence: &Fence) -> Result<Option<bool>, Failed> {
-        let mut rows = self.statements.hold.run(connection, fence).await.map_err(Failed::Statement)?;
-        let alone = rows.first().map_or(Ok(false), |guard| column::<bool>(guard, "alone")).map_err(Failed::Look)?;
-        if !alone {
+    async fn look(&self, connection: &mut PgConnection, fence: &Fence, looked: bool) -> Result<Option<bool>, Failed> {
+        let hold = if looked { &self.statements.hold_after_look } else { &self.statements.hold };
+        let mut rows = hold.run(connection, fence).await.map_err(Failed::Statement)?;
+        if !looked && alone(&rows)?.is_none() {
+            // Not guarded yet. Who is late, or sees no row of the lock, is refused without it.
+            if rows.len() == 1 || !self.sees_held(fence).await.map_err(Failed::Look)? {
+                return Ok(None);
+            }
+            rows = self.statements.hold_after_look.run(connection, fence).await.map_err(Failed::Statement)?;
+        }
+        if alone(&rows)? != Some(true) {
             rows = self.statements.wait.run(connection, fence).await.map_err(Failed::Statement)?;
         }
         // The first row is that of the advisory lock.
@@ -195,7 +214,7 @@ impl PostgresTransactions {
         match self.statements.commit.run(connection, fence).await {
             Ok(_) => Ok(true),
             Err(error) if is_refusal(&error) => Err(not_held(fence)),
-            Err(error) if must_look_again(&error) => {
+            Err(error) if must_look_elsewhere(&error) => {
                 let undone = sqlx::raw_sql(NOT_YET).execute(connection).await;
                 Ok(undone.map(|_| false).map_err(|error| uncommitted(error, "locks"))?)
             }
@@ -231,6 +250,12 @@ enum Failed {
     Statement(sqlx::Error),
     /// Outside of it, or the answer can't be understood.
     Look(StoreError),
+}
+
+/// Whether no take-over was being committed when the guard was taken; nothing if it was not taken.
+fn alone(rows: &[PgRow]) -> Result<Option<bool>, Failed> {
+    let guard = rows.first().ok_or_else(|| Failed::Look(corrupt("the server said nothing")))?;
+    column(guard, "alone").map_err(Failed::Look)
 }
 
 fn not_held(fence: &Fence) -> FenceError {

@@ -15,8 +15,11 @@ use crate::{
 /// What the looks fail with if the grant doesn't hold the lock, in any language of the server's messages.
 const REFUSED: &str = "refused by the fence of a lock";
 
-/// What those in one message fail with where that isn't enough.
+/// What a beginning in one message fails with where that isn't enough, since a take-over is being committed.
 const AGAIN: &str = "the fence of a lock looks again";
+
+/// What those in one message fail with where the transaction sees only what was there at its first statement.
+const ELSEWHERE: &str = "the fence of a lock looks elsewhere";
 
 /// What `fence_marked.sql` fails with, and `fence_commit.sql`.
 const ENDED: &str = "the transaction under a lock has ended before";
@@ -42,8 +45,11 @@ const COMMIT_MARKED: &str = concat!(include_str!("../sql/fence_marked.sql"), "CO
 /// The statements of one schema.
 #[derive(Clone, Debug)]
 pub(super) struct Statements {
-    /// Guards a transaction; one row says whether that is enough, and one whether one look is, if the lock has a row.
+    /// Guards a transaction; one row says whether that is enough, and one whether one look is, if the lock has a row. Guards none
+    /// that sees only what was there at its first statement, and says so.
     pub(super) hold: Guarding,
+    /// Guards any: after a look from elsewhere.
+    pub(super) hold_after_look: Guarding,
     /// Goes on where that wasn't enough; its second row is the look's again.
     pub(super) wait: Guarding,
     pub(super) look_elsewhere: Guarding,
@@ -58,9 +64,10 @@ pub(super) struct Statements {
 
 impl Statements {
     pub(super) fn new(schema: &Schema) -> Self {
-        let guarding = |template| Guarding(Statement::new(schema, template));
+        let guarding = |template: &str| Guarding(Statement::new(schema, template));
         Self {
-            hold: guarding(HOLD),
+            hold: guarding(&HOLD.replace("{{looked}}", "false")),
+            hold_after_look: guarding(&HOLD.replace("{{looked}}", "true")),
             wait: guarding(WAIT),
             look_elsewhere: guarding(include_str!("../sql/fence_look_elsewhere.sql")),
             begin: guarding(BEGIN),
@@ -103,6 +110,11 @@ pub(super) fn is_refusal(error: &sqlx::Error) -> bool {
 /// Whether the server says that one message wasn't enough.
 pub(super) fn must_look_again(error: &sqlx::Error) -> bool {
     says(error, AGAIN)
+}
+
+/// Whether the server says that the transaction sees only what was there at its first statement. Then nothing was done.
+pub(super) fn must_look_elsewhere(error: &sqlx::Error) -> bool {
+    says(error, ELSEWHERE)
 }
 
 /// Whether the server says that the guarded transaction isn't open any more, or that none is.

@@ -7,7 +7,7 @@ SELECT (CASE
     WHEN coalesce(pg_catalog.strpos(pg_catalog.current_setting('leasehold.guard', true), '{{mark}}'), 0) = 0
         THEN 'the transaction under a lock has ended before'
     WHEN pg_catalog.current_setting('transaction_isolation') IN ('repeatable read', 'serializable')
-        THEN 'the fence of a lock looks again'
+        THEN 'the fence of a lock looks elsewhere'
     ELSE coalesce(
         (
             SELECT CASE WHEN l.token = {{token}} AND l.owner IS NOT NULL AND l.expires_at > pg_catalog.clock_timestamp() THEN '0' END

@@ -2,6 +2,8 @@
 -- {{lock}} the name, as text; {{place}} of its take-overs; {{token}}; {{mark}} of the grant
 SELECT
     (CASE
+        WHEN pg_catalog.current_setting('transaction_isolation') IN ('repeatable read', 'serializable')
+            THEN 'the fence of a lock looks elsewhere'
         WHEN pg_catalog.pg_advisory_xact_lock_shared(pg_catalog.hashtextextended({{lock}} COLLATE "C", {{guards}})) IS NULL THEN NULL
         WHEN pg_catalog.pg_try_advisory_lock({{takeovers}}, {{place}}) THEN
             CASE WHEN pg_catalog.pg_advisory_unlock({{takeovers}}, {{place}}) THEN '0' END
@@ -11,8 +13,6 @@ SELECT
 SELECT coalesce(
     (
         SELECT CASE
-            WHEN pg_catalog.current_setting('transaction_isolation') IN ('repeatable read', 'serializable')
-                THEN 'the fence of a lock looks again'
             WHEN l.token = {{token}} AND l.owner IS NOT NULL AND l.expires_at > pg_catalog.clock_timestamp() THEN '0'
         END
         FROM {{locks}} AS l
