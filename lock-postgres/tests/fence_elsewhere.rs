@@ -6,17 +6,17 @@ mod common;
 use std::{sync::Arc, time::Duration};
 
 use common::{
-    ask, fence_of, granted,
-    guarded::{LEVELS, Stage, not_held},
+    Place, ask, fence_of, granted,
+    guarded::{LEVELS, Single, Stage, not_held},
     pass,
     pooler::in_time,
     take,
 };
-use lock_core::{Applied, ErrorKind, FenceError, LockProvider, Waiting};
+use lock_core::{Applied, ErrorKind, FenceError, LockProvider, Transactions as _, Waiting};
 use lock_postgres::{
     PostgresTransactions,
     sqlx::{
-        PgPool,
+        self, PgPool,
         postgres::{PgConnectOptions, PgPoolOptions},
     },
 };
@@ -113,7 +113,41 @@ async fn a_look_that_gets_no_connection_is_given_up_in_time() {
     stage.clear().await;
 }
 
-testbed::server_tests!(testbed::postgres =>
+/// As a deposed primary beside the new one under one name, or a standby beside its primary.
+async fn what_another_server_says_counts_for_nothing() {
+    let stage = Stage::new().await;
+    let server = tokio::task::spawn_blocking(testbed::postgres_private).await.unwrap().unwrap();
+    let mut other = Place::at(server.url()).await;
+    other.schema.clone_from(&stage.place.schema);
+    drop(other.locks().await);
+    let (request, grant) = take(&stage.locks, "x").await;
+    let fence = fence_of(&request, grant);
+    let row = "INSERT INTO {s}.locks (name, owner, token, granted_at, expires_at, free_at)
+        VALUES ('x', repeat('0', 32), TOKEN, now(), 'infinity', 'infinity')";
+    other.sql(&row.replace("TOKEN", &grant.token.to_string())).await;
+    for isolation in [LEVELS[1], LEVELS[2]] {
+        let mut guarded = stage.held(isolation, &fence).await;
+        stage.ledger.write(&mut guarded, "lost").await;
+        let single = Single::new(&stage, isolation).await;
+        let mut tx = single.pool.begin().await.unwrap();
+        sqlx::query("SELECT 1 FROM pg_class").execute(&mut *tx).await.unwrap();
+        single.pool.set_connect_options(other.url.parse().unwrap());
+        for outcome in
+            [single.transactions.hold(&mut tx, &fence).await, single.transactions.commit(guarded, &fence).await]
+        {
+            let Err(FenceError::Store(error)) = outcome else { panic!("{isolation}: {outcome:?}") };
+            assert_eq!((error.kind(), error.applied()), (ErrorKind::Unreachable, Applied::No), "{error}");
+        }
+        assert!(sqlx::query("SELECT 1").execute(&mut *tx).await.is_err());
+        tx.rollback().await.unwrap();
+        single.pool.close().await;
+    }
+    assert!(stage.ledger.entries().await.is_empty());
+    stage.clear().await;
+}
+
+testbed::server_tests!(testbed::tests::private_postgres_can_be_had =>
     who_is_late_keeps_nobody_out_by_asking,
     a_look_that_gets_no_connection_is_given_up_in_time,
+    what_another_server_says_counts_for_nothing,
 );

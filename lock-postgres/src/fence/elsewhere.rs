@@ -32,15 +32,16 @@ impl Elsewhere {
         Self { application, own: OnceLock::new() }
     }
 
-    /// Whether the grant holds its lock now.
+    /// Which server says that the grant holds its lock now; nothing if it doesn't.
     ///
     /// # Errors
     /// Those of a look: nothing is changed. [`ErrorKind::Contention`] if it takes longer than two seconds.
-    pub(super) async fn sees_held(&self, look: &Guarding, fence: &Fence) -> Result<bool, StoreError> {
+    pub(super) async fn sees_held(&self, look: &Guarding, fence: &Fence) -> Result<Option<Server>, StoreError> {
         let rows = timeout(PATIENCE, self.ask(look, fence)).await.map_err(|_| too_late())?;
         let rows = rows.map_err(|error| of_fence(error, Applied::No, "locks"))?;
         // The first row is that of the setting.
-        rows.get(1).map_or(Ok(false), |row| column(row, "held"))
+        let Some(row) = rows.get(1) else { return Ok(None) };
+        Ok(if column(row, "held")? { Some(Server::of(row)?) } else { None })
     }
 
     async fn ask(&self, look: &Guarding, fence: &Fence) -> Result<Vec<PgRow>, sqlx::Error> {
@@ -57,6 +58,21 @@ impl Elsewhere {
             options.connect_lazy_with((*self.application.connect_options()).clone())
         });
         own.acquire().await
+    }
+}
+
+/// Which server it is, by when it was started: one address may lead to several, a deposed primary or a standby among them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Server(i64);
+
+impl Server {
+    pub(super) fn of(row: &PgRow) -> Result<Self, StoreError> {
+        column(row, "server").map(Self)
+    }
+
+    /// As the statements take it.
+    pub(super) fn digits(self) -> String {
+        self.0.to_string()
     }
 }
 

@@ -7,15 +7,16 @@ use std::sync::{
 
 use async_trait::async_trait;
 use lock_core::{
-    Applied, Fence, FenceError, FenceReport, LockName, NotHeld, Observer, Operation, StoreError, ToFence, Transactions,
+    Applied, ErrorKind, Fence, FenceError, FenceReport, LockName, NotHeld, Observer, Operation, StoreError, ToFence,
+    Transactions,
 };
 use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, Transaction, postgres::PgRow};
 
 use super::{
     begin::begin,
-    elsewhere::Elsewhere,
+    elsewhere::{Elsewhere, Server},
     ended,
-    guarding::{Statements, has_ended, is_refusal, must_look_again, must_look_elsewhere},
+    guarding::{Statements, has_ended, is_refusal, must_look_again, must_look_elsewhere, was_another_server},
     of_fence, refuse, uncommitted,
 };
 use crate::{
@@ -124,7 +125,7 @@ impl PostgresTransactions {
             }
         }
         let looks_elsewhere = self.snapshots.load(Ordering::Relaxed);
-        if looks_elsewhere && !self.sees_held(fence).await? {
+        if looks_elsewhere && self.sees_held(fence).await?.is_none() {
             return Err(not_held(fence));
         }
         let begun = begin(&self.pool, "BEGIN".to_owned()).await;
@@ -190,22 +191,28 @@ impl PostgresTransactions {
         let mut rows = hold.run(connection, fence).await.map_err(Failed::Statement)?;
         if !looked && alone(&rows)?.is_none() {
             // Not guarded yet. Who is late, or sees no row of the lock, is refused without it.
-            if rows.len() == 1 || !self.sees_held(fence).await.map_err(Failed::Look)? {
+            if rows.len() == 1 || self.sees_held(fence).await.map_err(Failed::Look)?.is_none() {
                 return Ok(None);
             }
             rows = self.statements.hold_after_look.run(connection, fence).await.map_err(Failed::Statement)?;
         }
-        if alone(&rows)? != Some(true) {
+        let (alone, here) = (alone(&rows)?, Server::of(guard(&rows)?).map_err(Failed::Look)?);
+        if alone != Some(true) {
             rows = self.statements.wait.run(connection, fence).await.map_err(Failed::Statement)?;
         }
         // The first row is that of the advisory lock.
         let Some(look) = rows.get(1) else { return Ok(None) };
         let snapshot = column::<i32>(look, "snapshot").map_err(Failed::Look)? != 0;
-        let held = !snapshot || self.sees_held(fence).await.map_err(Failed::Look)?;
-        Ok(held.then_some(snapshot))
+        if !snapshot {
+            return Ok(Some(false));
+        }
+        match self.sees_held(fence).await.map_err(Failed::Look)? {
+            Some(server) if server != here => Err(Failed::Look(another_server())),
+            held => Ok(held.map(|_| true)),
+        }
     }
 
-    async fn sees_held(&self, fence: &Fence) -> Result<bool, StoreError> {
+    async fn sees_held(&self, fence: &Fence) -> Result<Option<Server>, StoreError> {
         self.elsewhere.sees_held(&self.statements.look_elsewhere, fence).await
     }
 
@@ -225,9 +232,11 @@ impl PostgresTransactions {
     /// After a look from outside: nobody else was granted the lock since the transaction was guarded, if it was.
     async fn commit_marked(&self, connection: &mut PgConnection, fence: &Fence) -> Result<(), FenceError> {
         let held = self.sees_held(fence).await;
-        if matches!(held, Ok(true)) {
-            let committed = self.statements.commit_marked.run(connection, fence).await;
-            return committed.map(drop).map_err(uncertain);
+        if let Ok(Some(server)) = held {
+            return match self.statements.commit_marked.run_at(connection, fence, server).await {
+                Err(error) if was_another_server(&error) => Err(another_server().caused_by(error).into()),
+                committed => committed.map(drop).map_err(uncertain),
+            };
         }
         match self.statements.open.run(connection, fence).await {
             // Without an answer of the server it isn't known whether the work had ended it before.
@@ -254,12 +263,22 @@ enum Failed {
 
 /// Whether no take-over was being committed when the guard was taken; nothing if it was not taken.
 fn alone(rows: &[PgRow]) -> Result<Option<bool>, Failed> {
-    let guard = rows.first().ok_or_else(|| Failed::Look(corrupt("the server said nothing")))?;
-    column(guard, "alone").map_err(Failed::Look)
+    column(guard(rows)?, "alone").map_err(Failed::Look)
+}
+
+/// What the server says of the guard.
+fn guard(rows: &[PgRow]) -> Result<&PgRow, Failed> {
+    rows.first().ok_or_else(|| Failed::Look(corrupt("the server said nothing")))
 }
 
 fn not_held(fence: &Fence) -> FenceError {
     NotHeld { lock: fence.lock().clone(), token: fence.token() }.into()
+}
+
+/// The error of a look that says nothing of the transaction's server.
+fn another_server() -> StoreError {
+    let message = "whether the lease goes on was answered by another server than the transaction's: is one address that of several?";
+    StoreError::refused(ErrorKind::Unreachable, message)
 }
 
 /// The error of a message that commits.

@@ -6,7 +6,7 @@ use sqlx::{
     postgres::{PgDatabaseError, PgRow},
 };
 
-use super::{Statement, quoted, token};
+use super::{Statement, elsewhere::Server, quoted, token};
 use crate::{
     error::answered,
     statements::{Schema, fnv1a},
@@ -24,6 +24,9 @@ const ELSEWHERE: &str = "the fence of a lock looks elsewhere";
 /// What `fence_marked.sql` fails with, and `fence_commit.sql`.
 const ENDED: &str = "the transaction under a lock has ended before";
 
+/// What `fence_same_server.sql` fails with.
+const OTHER_SERVER: &str = "the fence of a lock was seen at another server";
+
 const HOLD: &str = concat!(
     include_str!("../sql/fence_in_transaction.sql"),
     include_str!("../sql/fence_guard.sql"),
@@ -40,7 +43,8 @@ const BEGIN: &str = concat!(include_str!("../sql/fence_hold_at_once.sql"), "BEGI
 const OPEN: &str = concat!(include_str!("../sql/fence_in_transaction.sql"), include_str!("../sql/fence_marked.sql"));
 
 /// After a look from elsewhere. Chained as in `fence_commit.sql`.
-const COMMIT_MARKED: &str = concat!(include_str!("../sql/fence_marked.sql"), "COMMIT AND CHAIN");
+const COMMIT_MARKED: &str =
+    concat!(include_str!("../sql/fence_marked.sql"), include_str!("../sql/fence_same_server.sql"), "COMMIT AND CHAIN");
 
 /// The statements of one schema.
 #[derive(Clone, Debug)]
@@ -85,14 +89,30 @@ pub(super) struct Guarding(Statement);
 
 impl Guarding {
     pub(super) fn about(&self, fence: &Fence) -> String {
+        self.fill(fence, "")
+    }
+
+    fn fill(&self, fence: &Fence, server: &str) -> String {
         let (lock, token) = (fence.lock().as_str(), token(fence));
         let mark = format!("{token}@{:016x};", fnv1a(lock));
         let place = place(lock).to_string();
-        self.0.fill(&[("lock", &quoted(lock)), ("token", &token), ("mark", &mark), ("place", &place)])
+        let values =
+            [("lock", &*quoted(lock)), ("token", &token), ("mark", &mark), ("place", &place), ("server", server)];
+        self.0.fill(&values)
     }
 
     pub(super) async fn run(&self, connection: &mut PgConnection, fence: &Fence) -> Result<Vec<PgRow>, sqlx::Error> {
         sqlx::raw_sql(AssertSqlSafe(self.about(fence))).fetch_all(connection).await
+    }
+
+    /// After a look from elsewhere, which this server answered.
+    pub(super) async fn run_at(
+        &self,
+        connection: &mut PgConnection,
+        fence: &Fence,
+        server: Server,
+    ) -> Result<Vec<PgRow>, sqlx::Error> {
+        sqlx::raw_sql(AssertSqlSafe(self.fill(fence, &server.digits()))).fetch_all(connection).await
     }
 }
 
@@ -120,6 +140,11 @@ pub(super) fn must_look_elsewhere(error: &sqlx::Error) -> bool {
 /// Whether the server says that the guarded transaction isn't open any more, or that none is.
 pub(super) fn has_ended(error: &sqlx::Error) -> bool {
     says(error, ENDED) || answered(error).is_some_and(|answer| answer.code() == "25P01")
+}
+
+/// Whether the server says that another one was asked from elsewhere.
+pub(super) fn was_another_server(error: &sqlx::Error) -> bool {
+    says(error, OTHER_SERVER)
 }
 
 /// Whether the server failed with these words of ours.

@@ -14,6 +14,8 @@ SELECT
         WHEN pg_catalog.pg_try_advisory_lock({{takeovers}}, {{place}}) THEN pg_catalog.pg_advisory_unlock({{takeovers}}, {{place}})
         ELSE false
     END AS alone,
+    -- Which server this is, to know whether it was asked elsewhere.
+    (extract(epoch FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::bigint AS server,
     CASE WHEN NOT first.looks_elsewhere THEN
         pg_catalog.set_config(
             'leasehold.guard',
