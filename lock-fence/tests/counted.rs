@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::{Router, body::Body};
 use http::{Request, StatusCode};
 use lock_core::{
-    Event, Fence, FenceError, FenceRegister, MemoryFences, Pass, RefusalReason, Resource, TestObserver, Told,
+    Event, Fence, FenceError, FenceRegister, MemoryFences, Observer, Pass, RefusalReason, Resource, TestObserver, Told,
 };
 use lock_fence::{files::FileFences, object::FencedObjects, service::FenceLayer};
 use object_store::{ObjectStore, memory::InMemory};
@@ -84,6 +84,11 @@ async fn objects_tell_each_refusal_once() {
     assert_eq!(refusals(&seen), [Stale, Used, OtherLock, Invalid].map(|reason| ("object store", reason)));
 }
 
+async fn status(app: &Router, headers: &[&str]) -> StatusCode {
+    let request = headers.iter().fold(Request::post("/"), |request, value| request.header("Fencing-Token", *value));
+    app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap().status()
+}
+
 #[tokio::test]
 async fn a_service_tells_of_the_header_and_its_register_of_the_rest() {
     let (by_register, by_layer) = (Arc::new(TestObserver::default()), Arc::new(TestObserver::default()));
@@ -91,10 +96,6 @@ async fn a_service_tells_of_the_header_and_its_register_of_the_rest() {
     let layer = FenceLayer::new(register, accounts()).observer(by_layer.clone());
     let app: Router = Router::new().fallback(|| async { "written" }).layer(layer.clone());
     let reads: Router = Router::new().fallback(|| async { "read" }).layer(layer.optional());
-    let status = async |app: &Router, headers: &[&str]| {
-        let request = headers.iter().fold(Request::post("/"), |request, value| request.header("Fencing-Token", *value));
-        app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap().status()
-    };
     assert_eq!(status(&app, &["6@x"]).await, StatusCode::OK);
     assert_eq!(status(&reads, &[]).await, StatusCode::OK);
     assert!(refusals(&by_register).is_empty() && refusals(&by_layer).is_empty());
@@ -106,4 +107,27 @@ async fn a_service_tells_of_the_header_and_its_register_of_the_rest() {
         assert_eq!(status(&app, &[header]).await, StatusCode::CONFLICT);
         assert_eq!((refusals(&by_layer), refusals(&by_register)), (vec![], vec![("memory", reason)]), "{header}");
     }
+}
+
+/// Keeps what it is told, and panics.
+#[derive(Debug, Default)]
+struct Panics(TestObserver);
+
+impl Observer for Panics {
+    fn observed(&self, store: &'static str, class: Option<&str>, event: &Event) {
+        self.0.observed(store, class, event);
+        panic!("{store} told of {event:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_service_answers_though_its_observer_panics() {
+    let told = Arc::new(Panics::default());
+    let layer = FenceLayer::new(MemoryFences::new(), accounts()).observer(told.clone());
+    let app: Router = Router::new().fallback(|| async { "written" }).layer(layer);
+    for (headers, answer) in [(&[][..], StatusCode::PRECONDITION_REQUIRED), (&["6"], StatusCode::BAD_REQUEST)] {
+        assert_eq!(status(&app, headers).await, answer);
+        assert_eq!(refusals(&told.0), [("service", Invalid)]);
+    }
+    assert_eq!(status(&app, &["6@x"]).await, StatusCode::OK);
 }

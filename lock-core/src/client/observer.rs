@@ -148,7 +148,7 @@ pub(crate) struct Watched {
 
 impl Watched {
     /// Tells it; what it takes to say is only worked out if somebody listens.
-    pub(super) fn tell(&self, class: Option<&str>, event: impl FnOnce() -> Event) {
+    pub(crate) fn tell(&self, class: Option<&str>, event: impl FnOnce() -> Event) {
         let Some(observer) = &self.observer else { return };
         let event = event();
         if catch_unwind(AssertUnwindSafe(|| observer.observed(self.store, class, &event))).is_err() {

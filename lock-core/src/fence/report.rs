@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::error::FenceError;
+use super::error::{FenceError, RefusalReason};
 use crate::{
-    client::{Observer, Watched},
+    client::{Event, Observer, Watched},
     error::Operation,
     name::LockName,
 };
@@ -69,12 +69,17 @@ impl FenceReport {
             refusal => refusal,
         })
     }
+
+    /// Tells of a refusal that is no [`FenceError`], as of a request that carries no fence.
+    pub fn refused(&self, reason: RefusalReason) {
+        self.0.tell(None, || Event::FenceRefused { reason });
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ErrorKind, Event, Fence, Pass, RefusalReason, Resource, StoreError, TestObserver, admit};
+    use crate::{ErrorKind, Fence, Pass, Resource, StoreError, TestObserver, admit};
 
     #[test]
     fn refusals_are_counted_with_their_reason_and_nothing_else_is() {
@@ -92,10 +97,11 @@ mod tests {
         let failed: Result<(), _> = Err(StoreError::refused(ErrorKind::Unreachable, "gone"));
         let failed = report.told(Some(highest.lock()), failed).unwrap_err().to_string();
         assert!(failed.contains("here") && failed.contains("\"x\""), "{failed}");
+        report.refused(RefusalReason::Invalid);
 
         let told = seen.take();
         assert!(told.iter().all(|told| (told.store, &told.class) == ("here", &None)), "{told:?}");
-        let reasons = [RefusalReason::Stale, RefusalReason::Used, RefusalReason::OtherLock];
+        let reasons = [RefusalReason::Stale, RefusalReason::Used, RefusalReason::OtherLock, RefusalReason::Invalid];
         let events = reasons.map(|reason| Event::FenceRefused { reason });
         assert!(told.iter().map(|told| told.event).eq(events), "{told:?}");
     }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use http::{Request, Response, request::Parts};
-use lock_core::{Event, Fence, FenceRegister, Observer, Pass, RefusalReason, Resource};
+use lock_core::{Fence, FenceRegister, FenceReport, Observer, Pass, RefusalReason, Resource};
 use tower_layer::Layer;
 use tower_service::Service;
 use tracing::Instrument as _;
@@ -35,7 +35,7 @@ pub struct FenceLayer {
     pass: Pass,
     optional: bool,
     gate: Arc<Gate>,
-    observer: Option<Arc<dyn Observer>>,
+    report: FenceReport,
 }
 
 impl FenceLayer {
@@ -63,7 +63,8 @@ impl FenceLayer {
         naming: impl Fn(&Parts) -> Result<Resource, Refusal> + Send + Sync + 'static,
     ) -> Self {
         let (register, naming) = (Arc::new(register), Arc::new(naming));
-        Self { register, naming, pass: Pass::Again, optional: false, gate: Arc::default(), observer: None }
+        let report = FenceReport::new("service");
+        Self { register, naming, pass: Pass::Again, optional: false, gate: Arc::default(), report }
     }
 
     /// Which tokens pass; [`Pass::Again`] by default. With [`Pass::Once`] a request that waits for others is judged only when
@@ -86,7 +87,7 @@ impl FenceLayer {
     /// [`Invalid`](RefusalReason::Invalid). Of those that the register refuses, the register tells its own observer.
     #[must_use]
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
-        self.observer = Some(observer);
+        self.report = self.report.observer(observer);
         self
     }
 
@@ -96,8 +97,8 @@ impl FenceLayer {
             Ok(None) if !self.optional => Err(Refusal::Missing),
             read => read,
         };
-        if let (Err(_), Some(observer)) = (&read, &self.observer) {
-            observer.observed("service", None, &Event::FenceRefused { reason: RefusalReason::Invalid });
+        if read.is_err() {
+            self.report.refused(RefusalReason::Invalid);
         }
         read
     }
