@@ -83,12 +83,19 @@ async fn held(store: &Arc<dyn ObjectStore>, key: &str) -> Bytes {
     ConditionalObjects::get(store, key).await.unwrap().unwrap().bytes
 }
 
+/// The bucket is shared and stays, so what a test wrote there goes when it has been looked at.
+async fn clear(store: &Arc<dyn ObjectStore>, key: &str) {
+    store.delete(&Path::from(key)).await.unwrap();
+    assert!(ConditionalObjects::get(store, key).await.unwrap().is_none(), "{key} is still there");
+}
+
 async fn of_two_that_create_one_object_at_once_one_does() {
     let (clients, base) = ([client(), client()], fresh("created"));
     for round in 0..RACES {
         let key = format!("{base}-{round}");
         let winners = race(&clients, &key, false, round).await;
         assert_eq!(winners, [held(&clients[0], &key).await], "round {round}");
+        clear(&clients[0], &key).await;
     }
 }
 
@@ -99,6 +106,7 @@ async fn of_two_that_replace_one_state_at_once_one_does() {
         let winners = race(&clients, &key, true, round).await;
         assert_eq!(winners, [held(&clients[0], &key).await], "round {round}");
     }
+    clear(&clients[0], &key).await;
 }
 
 /// A client that looks and writes in two steps.
@@ -124,7 +132,10 @@ impl ConditionalObjects for LooksFirst {
 async fn a_check_before_the_write_is_caught() {
     let (clients, base) = ([LooksFirst(client()), LooksFirst(client())], fresh("looked"));
     for round in 0..RACES {
-        if race(&clients, &format!("{base}-{round}"), false, round).await.len() == 2 {
+        let key = format!("{base}-{round}");
+        let winners = race(&clients, &key, false, round).await;
+        clear(&clients[0].0, &key).await;
+        if winners.len() == 2 {
             return;
         }
     }
@@ -139,13 +150,15 @@ async fn a_condition_that_does_not_hold_changes_nothing() {
     assert!(store.put_if(&key, "b".into(), Some(&first)).await.unwrap());
     assert!(!store.put_if(&key, "late".into(), Some(&first)).await.unwrap());
     assert_eq!(held(&store, &key).await, "b");
+    clear(&store, &key).await;
     let absent = fresh("absent");
     assert!(!store.put_if(&absent, "late".into(), Some(&first)).await.unwrap());
     assert!(ConditionalObjects::get(&store, &absent).await.unwrap().is_none());
 }
 
 async fn a_late_write_is_refused_and_changes_nothing() {
-    let (objects, report) = (FencedObjects::new(client()), Resource::new(fresh("late")).unwrap());
+    let (store, report) = (client(), Resource::new(fresh("late")).unwrap());
+    let objects = FencedObjects::new(store.clone());
     objects.put(&report, &fence("5@x"), Pass::Again, "a".into()).await.unwrap();
     objects.put(&report, &fence("5@x"), Pass::Again, "b".into()).await.unwrap();
     objects.raise(&report, &fence("6@x"), Pass::Again).await.unwrap();
@@ -156,6 +169,7 @@ async fn a_late_write_is_refused_and_changes_nothing() {
     assert!(objects.forget(&report).await.unwrap());
     objects.put(&report, &fence("1@y"), Pass::Once, "c".into()).await.unwrap();
     assert_eq!(objects.get(&report).await.unwrap().unwrap(), "c");
+    clear(&store, report.as_str()).await;
 }
 
 async fn of_many_at_once_none_is_lost_and_tokens_never_fall() {
@@ -181,7 +195,9 @@ async fn of_many_at_once_none_is_lost_and_tokens_never_fall() {
     for task in tasks.collect::<Vec<_>>() {
         told.extend(task.await.unwrap());
     }
-    let text = FencedObjects::new(client()).get(&report).await.unwrap().unwrap();
+    let store = client();
+    let text = FencedObjects::new(store.clone()).get(&report).await.unwrap().unwrap();
+    clear(&store, report.as_str()).await;
     let lines: Vec<String> =
         String::from_utf8(text.to_vec()).unwrap().lines().map(|line| format!("{line}\n")).collect();
     let tokens: Vec<u64> = lines.iter().map(|line| told[line]).collect();
