@@ -24,12 +24,12 @@ pub(crate) fn run(only: &[String]) -> Result<ExitCode, String> {
         ("memory".to_owned(), "memory:".to_owned()),
         ("sqlite".to_owned(), format!("sqlite:{}", file.display())),
     ]);
-    // An S3 keeps no locks.
-    for (name, server) in testbed::up().into_iter().filter(|(name, _)| *name != "s3") {
+    let wanted = |name: &str| only.is_empty() || only.iter().any(|wanted| wanted == name);
+    for (name, server) in testbed::up_with_locks(wanted) {
         let server = server.map_err(|missing| missing.to_string())?;
         urls.insert(name.to_owned(), server.url().to_owned());
     }
-    urls.retain(|name, _| only.is_empty() || only.contains(name));
+    urls.retain(|name, _| wanted(name));
     let measured: Result<Vec<_>, String> = urls.iter().map(|(name, url)| Ok((name, measure(name, url)?))).collect();
     for end in ["", "-wal", "-shm"] {
         // What isn't there needs no removal.

@@ -24,6 +24,7 @@ pub(crate) static ALONE: ServerKind = ServerKind {
     // The second is for other members, of which there are none.
     ports: 2,
     members: 1,
+    keeps_locks: true,
     network: Network::Host,
     env: &[],
     command: &["sh", "/usr/local/lib/testbed/start.sh"],
@@ -51,6 +52,7 @@ pub(crate) static CLUSTER: ServerKind = ServerKind {
     // Three for clients, three for one another.
     ports: 6,
     members: 3,
+    keeps_locks: true,
     command: &["bash", "/usr/local/lib/testbed/three.sh"],
     ..ALONE
 };

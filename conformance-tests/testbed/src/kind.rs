@@ -23,6 +23,8 @@ pub(crate) struct ServerKind {
     pub(crate) ports: u16,
     /// At how many of them clients find a member of it, each of which may be down.
     pub(crate) members: u16,
+    /// Whether the project has locks in such a server.
+    pub(crate) keeps_locks: bool,
     pub(crate) network: Network,
     /// Set in the container.
     pub(crate) env: &'static [(&'static str, &'static str)],

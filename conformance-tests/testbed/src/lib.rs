@@ -98,7 +98,7 @@ pub use error::{Error, Missing};
 pub use etcd::Etcd;
 pub use etcd_cluster::EtcdCluster;
 pub use mongo::MongoMembers;
-pub use overview::{Status, down, status, up};
+pub use overview::{Status, down, status, up, up_with_locks};
 pub use redis::RedisCluster;
 pub use s3::Bucket;
 pub use server::{PrivateServer, Server};

@@ -24,7 +24,16 @@ pub struct Status {
 
 /// Brings up the shared server of every kind, all at once; tells of each whether it is there.
 pub fn up() -> Vec<(&'static str, Result<Server, Missing>)> {
-    let kinds = KINDS.iter().filter(|kind| kind.outer_port.is_some());
+    up_where(|_| true)
+}
+
+/// The same for those that keep locks and whose name is wanted; no other is started.
+pub fn up_with_locks(wanted: impl Fn(&str) -> bool) -> Vec<(&'static str, Result<Server, Missing>)> {
+    up_where(|kind| kind.keeps_locks && wanted(kind.name))
+}
+
+fn up_where(wanted: impl Fn(&ServerKind) -> bool) -> Vec<(&'static str, Result<Server, Missing>)> {
+    let kinds = KINDS.iter().filter(|kind| kind.outer_port.is_some() && wanted(kind));
     thread::scope(|scope| {
         let attempts: Vec<_> = kinds.map(|kind| (kind.name, scope.spawn(|| shared(kind)))).collect();
         attempts.into_iter().map(|(name, attempt)| (name, attempt.join().unwrap_or_else(|_| Err(died())))).collect()
@@ -108,5 +117,24 @@ fn status_of(server: Server, name: String) -> Status {
         image: found.map_or_else(|| "-".to_owned(), |found| found.image),
         state,
         url: without_password(server.url()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    #[test]
+    fn what_keeps_no_locks_or_is_not_wanted_is_not_started() {
+        let asked = RefCell::new(Vec::new());
+        let none = |name: &str| {
+            asked.borrow_mut().push(name.to_owned());
+            false
+        };
+        assert!(up_with_locks(none).is_empty());
+        let asked = asked.into_inner();
+        assert!(asked.iter().any(|name| name == "postgres") && asked.iter().all(|name| name != "s3"), "{asked:?}");
     }
 }

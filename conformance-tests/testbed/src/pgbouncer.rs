@@ -15,6 +15,7 @@ pub(crate) static PGBOUNCER: ServerKind = ServerKind {
     outer_port: Some(26432),
     ports: 1,
     members: 1,
+    keeps_locks: true,
     network: Network::Host,
     env: LOGIN,
     command: &[],

@@ -20,6 +20,7 @@ pub(crate) static POSTGRES: ServerKind = ServerKind {
     outer_port: Some(25432),
     ports: 1,
     members: 1,
+    keeps_locks: true,
     network: Network::Published,
     env: LOGIN,
     command: &[

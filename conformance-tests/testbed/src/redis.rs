@@ -22,6 +22,7 @@ pub(crate) static REDIS: ServerKind = ServerKind {
     // The second is the bus of a cluster's node.
     ports: 2,
     members: 1,
+    keeps_locks: true,
     network: Network::Host,
     env: &[],
     command: &["sh", "/usr/local/lib/testbed/start.sh"],
@@ -39,6 +40,7 @@ pub(crate) static SENTINEL: ServerKind = ServerKind {
     outer_port: None,
     ports: 1,
     members: 1,
+    keeps_locks: false,
     network: Network::Host,
     env: &[],
     command: &["sh", "/usr/local/lib/testbed/sentinel.sh"],

@@ -21,6 +21,7 @@ pub(crate) static S3: ServerKind = ServerKind {
     outer_port: Some(25333),
     ports: 1,
     members: 1,
+    keeps_locks: false,
     network: Network::Published,
     // The one user, who may do anything.
     env: &[("AWS_ACCESS_KEY_ID", "leasehold"), ("AWS_SECRET_ACCESS_KEY", "leasehold")],

@@ -18,6 +18,7 @@ pub(crate) static ALONE: ServerKind = ServerKind {
     outer_port: Some(22181),
     ports: 1,
     members: 1,
+    keeps_locks: true,
     network: Network::Host,
     env: &[],
     command: &["sh", "/usr/local/lib/testbed/start.sh"],
@@ -35,6 +36,7 @@ pub(crate) static CLUSTER: ServerKind = ServerKind {
     // Three for clients, three to follow the leader, three to elect it.
     ports: 9,
     members: 3,
+    keeps_locks: true,
     command: &["bash", "/usr/local/lib/testbed/three.sh"],
     ..ALONE
 };
