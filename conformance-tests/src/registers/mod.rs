@@ -43,6 +43,12 @@ pub trait Registers: Send + Sync {
     async fn observed(&self, _observer: Arc<dyn Observer>) -> Result<Arc<dyn FenceRegister>, Failure> {
         Err(Lacking::new("its registers tell nobody what they refuse").into())
     }
+
+    /// Whether another run may be at the same register now, as at a server's. Where that can't be, names such as `..` and
+    /// `*`, which two runs would share, are tested alone, too.
+    fn is_shared(&self) -> bool {
+        true
+    }
 }
 
 /// The resource of a property, with a client that writes to it.

@@ -72,9 +72,9 @@ const HOSTILE: &[&str] = &[
     "\u{10ffff}",
 ];
 
-/// Beginnings that have a meaning for some store or other; each is put before the same end. None is a name alone, as `..`
-/// would be: a store is shared with other runs, which may be at it just now.
-const BEGINNINGS: [&str; 14] = ["", "../", "..", "./", ".", "/", "//", "*", "~", "~/", "-", "$", "%", "{}"];
+/// Beginnings that have a meaning for some store or other; each is put before the same end. They are names of
+/// their own, too, but in a store that is shared with other runs, which may be at `..` just now.
+const BEGINNINGS: [&str; 13] = ["../", "..", "./", ".", "/", "//", "*", "~", "~/", "-", "$", "%", "{}"];
 
 /// The beginning, so many bytes of it at the end filled up to the most that a name may have, and the last letter.
 fn longest(beginning: &str, filling: char, last: &str, most: usize) -> String {
@@ -107,8 +107,12 @@ fn hostile(about: &str, most: usize) -> Vec<String> {
 pub async fn resources_are_told_apart(h: &dyn Registers) -> Outcome {
     let register = h.register().await?;
     let own = fresh("resource");
-    let begun = BEGINNINGS.map(|first| format!("{first}{own}"));
-    let mut names: Vec<String> = hostile("resource", Resource::MAX_BYTES).into_iter().chain(begun).collect();
+    let mut names = hostile("resource", Resource::MAX_BYTES);
+    names.extend(BEGINNINGS.map(|first| format!("{first}{own}")));
+    if !h.is_shared() {
+        names.extend(BEGINNINGS.map(str::to_owned));
+    }
+    names.push(own);
     // A name before those below it: there are buckets (SeaweedFS's) in which what is a folder of others can't be made an
     // object on condition.
     names.sort();

@@ -38,6 +38,8 @@ pub(crate) enum Flaw {
     IgnoresCase,
     CutsNames,
     TrimsNames,
+    /// What is forgotten is a pattern.
+    TakesAStarForAll,
     /// Tokens are numbers as JSON, Lua and JavaScript have them.
     Floats,
     /// In two steps.
@@ -68,6 +70,7 @@ pub(crate) const CATCHES: &[(Flaw, &[&str])] = &[
     (Flaw::IgnoresCase, &["resources_are_told_apart", "locks_are_told_apart"]),
     (Flaw::CutsNames, &["resources_are_told_apart", "locks_are_told_apart"]),
     (Flaw::TrimsNames, &["resources_are_told_apart", "locks_are_told_apart"]),
+    (Flaw::TakesAStarForAll, &["resources_are_told_apart"]),
     (Flaw::Floats, &["tokens_are_told_apart_to_the_last"]),
     (Flaw::ChecksThenWrites, &["of_many_at_once_the_highest_stays", "of_many_with_one_token_one_passes_once"]),
     (Flaw::KeptByTheClient, &["what_was_raised_outlives_its_client"]),
@@ -196,6 +199,10 @@ impl Registers for Flawed {
     async fn observed(&self, observer: Arc<dyn Observer>) -> Result<Arc<dyn FenceRegister>, Failure> {
         Ok(Arc::new(Self { observer: Some(observer), ..self.clone() }))
     }
+
+    fn is_shared(&self) -> bool {
+        false
+    }
 }
 
 #[async_trait]
@@ -214,7 +221,8 @@ impl FenceRegister for Flawed {
         let (mut seen, key) = (self.seen.lock().unwrap(), self.resource(resource));
         match self.flaw {
             Flaw::ForgetDoesNothing => Ok(seen.contains_key(&key)),
-            Flaw::ForgetsAll => {
+            Flaw::TakesAStarForAll if resource.as_str() != "*" => Ok(seen.remove(&key).is_some()),
+            Flaw::ForgetsAll | Flaw::TakesAStarForAll => {
                 let there = seen.contains_key(&key);
                 seen.clear();
                 Ok(there)

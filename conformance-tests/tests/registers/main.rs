@@ -28,9 +28,10 @@ use object_store::{ObjectStore, memory::InMemory};
 use place::{Place, folder, sqlite_file};
 
 macro_rules! row {
-    ($store:ident: $place:expr, $connect:expr) => {
+    ($store:ident: $whose:ident $place:expr, $connect:expr) => {
         Row {
             store: stringify!($store),
+            is_shared: $whose,
             place: || $place().map(Place::from).map_err(|missing| missing.to_string()),
             connect: |url, observer| {
                 Box::pin(async move {
@@ -46,19 +47,23 @@ macro_rules! row {
     };
 }
 
-/// The registers, a line for each: its store, where that is, and how a client of the register is made from that.
+/// Whose the place is: the test's own, or one where other runs may be now.
+const OWN: bool = false;
+const SHARED: bool = true;
+
+/// The registers, a line for each: its store, where that is and whose, and how a client of the register is made from that.
 fn rows() -> Vec<Row> {
     vec![
-        row!(memory: nowhere, async |_| Ok::<_, Failure>(MEMORY.clone())),
-        row!(sqlite: sqlite_file, async |url: String| lock_sqlite::SqliteFences::connect(&url).await),
-        row!(postgres: testbed::postgres, async |url: String| lock_postgres::PostgresFences::connect(&url).await),
-        row!(redis: testbed::redis, async |url: String| lock_redis::RedisFences::connect(&url).await),
-        row!(mongo: testbed::mongo, async |url: String| lock_mongo::MongoFences::connect(&url).await),
-        row!(etcd: testbed::etcd, async |url: String| lock_etcd::EtcdFences::connect(&url).await),
-        row!(zookeeper: testbed::zookeeper, async |url: String| lock_zookeeper::ZooKeeperFences::connect(&url).await),
-        row!(objects: nowhere, async |_| Ok::<_, Failure>(lock_fence::object::FencedObjects::new(OBJECTS.clone()))),
-        row!(s3: testbed::s3, async |url: String| bucket::client(&url).map(lock_fence::object::FencedObjects::new)),
-        row!(files: folder, async |url: String| lock_fence::files::FileFences::open(url).await),
+        row!(memory: OWN nowhere, async |_| Ok::<_, Failure>(MEMORY.clone())),
+        row!(sqlite: OWN sqlite_file, async |url: String| lock_sqlite::SqliteFences::connect(&url).await),
+        row!(postgres: SHARED testbed::postgres, async |url: String| lock_postgres::PostgresFences::connect(&url).await),
+        row!(redis: SHARED testbed::redis, async |url: String| lock_redis::RedisFences::connect(&url).await),
+        row!(mongo: SHARED testbed::mongo, async |url: String| lock_mongo::MongoFences::connect(&url).await),
+        row!(etcd: SHARED testbed::etcd, async |url: String| lock_etcd::EtcdFences::connect(&url).await),
+        row!(zookeeper: SHARED testbed::zookeeper, async |url: String| lock_zookeeper::ZooKeeperFences::connect(&url).await),
+        row!(objects: OWN nowhere, async |_| Ok::<_, Failure>(lock_fence::object::FencedObjects::new(OBJECTS.clone()))),
+        row!(s3: SHARED testbed::s3, async |url: String| bucket::client(&url).map(lock_fence::object::FencedObjects::new)),
+        row!(files: OWN folder, async |url: String| lock_fence::files::FileFences::open(url).await),
     ]
 }
 
@@ -72,6 +77,7 @@ static OBJECTS: LazyLock<Arc<dyn ObjectStore>> = LazyLock::new(|| Arc::new(InMem
 #[derive(Clone, Copy)]
 struct Row {
     store: &'static str,
+    is_shared: bool,
     place: fn() -> Result<Place, String>,
     connect: fn(String, Option<Arc<dyn Observer>>) -> BoxFuture<'static, Register>,
 }
@@ -96,6 +102,10 @@ impl Registers for Store {
 
     async fn observed(&self, observer: Arc<dyn Observer>) -> Register {
         (self.row.connect)(self.place.url.clone(), Some(observer)).await
+    }
+
+    fn is_shared(&self) -> bool {
+        self.row.is_shared
     }
 }
 
