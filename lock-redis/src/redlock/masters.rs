@@ -118,7 +118,8 @@ const SHORTEST_PATIENCE: Duration = Duration::from_millis(1);
 
 /// Runs it; once more where the connection turns out to have died, which an idle one may have long ago.
 ///
-/// But for releases, all of ours may be run twice: they name the owner. Of a release only the first answer says whether it
+/// But for releases, all of ours may be run twice: they name the owner, and a claim that is run once more when others had the
+/// lock in between gets no token accepted that one of them had. Of a release only the first answer says whether it
 /// found anything to release, and a forced one could take the lock from whoever has it by then.
 async fn run(node: &Node, call: &Arc<Call>) -> Result<Value, StoreError> {
     let once = [&*scripts::RELEASE, &*scripts::FORCE_RELEASE].iter().any(|script| Arc::ptr_eq(&call.script, script));

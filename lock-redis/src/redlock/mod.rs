@@ -9,6 +9,12 @@
 //! (three masters that count 4, 5 and 1: one grant sees the first two, the next the last two). Here a grant that
 //! returned was accepted by a majority, so each later claim of a majority meets one of those masters and learns of the token.
 //!
+//! *No two calls get one token*, whatever comes late, twice, or after a lease that was ended early, as long as no master loses
+//! data. A master accepts only a token above the last one that it knows, or once more the one that it accepted from this owner in
+//! this lease. So it accepts a token for one owner, and two majorities share a master. That the asker is the owner there,
+//! by this attempt, is not enough: a claim that a master runs twice, since it was sent again when its connection died, makes
+//! the asker the owner again after others had the lock. Refused, its next attempt hears of their tokens and chooses a higher one.
+//!
 //! What an attempt that came to nothing has claimed is taken back by the number of the attempt: a message that was
 //! delayed must not free what a later attempt of the same owner relies on.
 //!

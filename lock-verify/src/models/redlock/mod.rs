@@ -6,18 +6,17 @@
 //! - *Attempts* of one call or of several, for one lock. A call's attempts are made one after the other, until one returns
 //!   with a grant. One whose grant came too late to be believed is one that failed and has taken nothing back yet.
 //! - *Messages.* A claim, a token to accept, a take-back and a renewal arrive at each master at any time from when they were
-//!   sent, in any order, again and again or never (claims once only where `once` says so), and their answers are heard or not.
-//!   An attempt hears an answer when it was given or never: when in between makes no difference to anybody.
+//!   sent, in any order, again and again or never, and their answers are heard or not. An attempt hears an answer when it was
+//!   given or never: when in between makes no difference to anybody.
 //! - *Time* only in what it forbids: see [`RedlockModel::new`]. So stops and crashes are there: nobody has to take a step.
 //! - *Clocks* that tokens rise by stand still at all masters, so that they don't hide what the phases do.
 //! - What a holder's release does at a master is that its lease ends there.
 //!
-//! Two limits of the protocol as it is are found, both by a claim that a master runs twice (which happens when it is sent again
-//! because its connection died), the second time long after the first. If the lease ended there meanwhile, the token that
-//! was chosen before, or the one of an attempt that failed and was taken back, can still be accepted under another's higher
-//! one, and two calls get one token. It takes clocks that are behind the tokens, and delays of the length of whole grants.
-//! A master that accepts only tokens above the one it knows ([`RedlockModel::higher_only`]) closes both: that form is clean
-//! with claims that come twice.
+//! No two calls get one token, whatever comes late, twice or after an early end, because a master accepts a token for one
+//! owner only. That it does was found missing here: as long as it accepted any token from its owner, a claim that it ran twice
+//! (which happens when it is sent again because its connection died), the second time long after the first, made an
+//! owner of somebody whose token another had been granted meanwhile ([`Flaw::AnyTokenAccepted`]). It took tokens that
+//! were ahead of the clocks, and delays of the length of whole grants.
 //!
 //! Left out: jobs' ticks, waking, groups of locks, at-least-for and the grace (a lease's end frees at once), inspection.
 //! States that differ only in which master is which, or which of the calls, count once.
@@ -42,11 +41,13 @@ pub enum Flaw {
     ForgetfulMaster,
     /// What a failed attempt claimed is taken back by the owner alone.
     TakenBackByOwner,
+    /// A master accepts any token from its owner, also one that it has accepted from another.
+    AnyTokenAccepted,
 }
 
 impl Flaw {
     /// All of them, with a law that each breaks, the attempts that it takes, and steps of the shortest way there.
-    pub const ALL: [(Self, Law, usize, &'static [&'static str]); 4] = [
+    pub const ALL: [(Self, Law, usize, &'static [&'static str]); 5] = [
         (Self::OnePhase, Law::Unique, 3, &["Choose(0)", "Over(0)", "Choose(1)"]),
         (Self::ForgetfulMaster, Law::Unique, 2, &["Return(0)", "LoseData(0)", "Claim(1, 0, true)", "Return(1)"]),
         (Self::ForgetfulMaster, Law::Belief, 2, &["Return(0)", "LoseData(0)", "Claim(1, 0, true)", "Return(1)"]),
@@ -55,6 +56,12 @@ impl Flaw {
             Law::Belief,
             3,
             &["Fail(0)", "Accept(2, 1, true)", "TakeBack(0, 1)", "Return(1)", "Return(2)"],
+        ),
+        (
+            Self::AnyTokenAccepted,
+            Law::Unique,
+            3,
+            &["TakeBack(0, 0)", "Return(1)", "Claim(0, 0, false)", "Accept(0, 0, false)", "Return(2)"],
         ),
     ];
 
@@ -65,6 +72,7 @@ impl Flaw {
             Self::OnePhase => "one phase",
             Self::ForgetfulMaster => "a master lost its data",
             Self::TakenBackByOwner => "taken back by owner alone",
+            Self::AnyTokenAccepted => "any token accepted",
         }
     }
 }
@@ -87,9 +95,9 @@ pub struct RedlockModel {
     attempts: usize,
     claims_repeat: bool,
     ends_early: bool,
-    higher_only: bool,
     laws: Vec<Law>,
     flaw: Option<Flaw>,
+    /// Without the situations that it must reach.
     laws_alone: bool,
 }
 
@@ -106,7 +114,6 @@ impl RedlockModel {
             attempts: attempts.min(MOST_ATTEMPTS),
             claims_repeat: true,
             ends_early: false,
-            higher_only: false,
             laws: vec![Law::Belief, Law::Fence],
             flaw: None,
             laws_alone: false,
@@ -120,45 +127,20 @@ impl RedlockModel {
         self
     }
 
-    /// Each claim arrives at each master once at most.
-    #[must_use]
-    pub fn once(mut self) -> Self {
-        self.claims_repeat = false;
-        self
-    }
-
-    /// A master accepts only tokens above what it knows, but for the one that it accepted from this owner already.
-    #[must_use]
-    pub fn higher_only(mut self) -> Self {
-        self.higher_only = true;
-        self
-    }
-
-    /// Only this law.
-    #[must_use]
-    pub fn only(mut self, law: Law) -> Self {
-        self.laws = vec![law];
-        self
-    }
-
-    /// Without the situations that it must reach.
-    #[must_use]
-    pub fn laws_alone(mut self) -> Self {
-        self.laws_alone = true;
-        self
-    }
-
     /// With a mistake, and only the law that it breaks.
     #[must_use]
     pub fn with_flaw(mut self, flaw: Flaw, law: Law) -> Self {
         (self.flaw, self.laws) = (Some(flaw), vec![law]);
-        // What needs no claim to come twice is a mistake by itself; one phase counts by such.
-        self.claims_repeat = flaw == Flaw::OnePhase;
-        self.laws_alone()
+        // What needs no claim to come twice is a mistake by itself. One phase counts by such, and only they bring a token
+        // to a master that has it from another.
+        self.claims_repeat = matches!(flaw, Flaw::OnePhase | Flaw::AnyTokenAccepted);
+        self.laws_alone = true;
+        self
     }
 
     fn acceptance(&self) -> Acceptance {
-        if self.higher_only { Acceptance::OfHigherTokens } else { Acceptance::OfTheAttempt }
+        let any = self.flaw == Some(Flaw::AnyTokenAccepted);
+        if any { Acceptance::OfAnyToken } else { Acceptance::OfHigherTokens }
     }
 }
 

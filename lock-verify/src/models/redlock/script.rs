@@ -29,9 +29,9 @@ impl Master {
 
     /// `accept.lua`: whether the token is accepted.
     pub(super) fn accept(&mut self, owner: u8, attempt: u8, token: u8, rule: Acceptance) -> bool {
-        let by_attempt = self.attempt == attempt || self.attempt == 0;
-        let higher = token > self.token || token == self.granted || rule != Acceptance::OfHigherTokens;
-        let yes = self.owner == owner && by_attempt && higher;
+        let mine = self.owner == owner && (self.attempt == attempt || self.attempt == 0);
+        let nobody_elses = self.token < token || self.granted == token;
+        let yes = mine && (nobody_elses || rule == Acceptance::OfAnyToken);
         if yes {
             (self.token, self.granted) = (self.token.max(token), self.granted.max(token));
         }
@@ -58,13 +58,13 @@ impl Master {
     }
 }
 
-/// Which tokens a master accepts from its owner.
+/// Which tokens a master accepts from its owner, by the attempt that claimed it last, or by any once one was accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Acceptance {
-    /// Those of the attempt that claimed it last, or of any once one was accepted.
-    OfTheAttempt,
-    /// Those of the attempt, if they are above what is known here.
+    /// Those above the last one here, and the one that it accepted from this owner already.
     OfHigherTokens,
+    /// All of them: how it was once.
+    OfAnyToken,
 }
 
 /// `Ballot::token`: above all that were told, or the one that the owner has already unless somebody else may have it.
