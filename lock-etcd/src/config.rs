@@ -6,7 +6,7 @@ use lock_core::{Clock, ErrorKind, Operation, StoreError, SystemClock};
 
 use crate::{
     keys::Keys,
-    provider::EtcdLocks,
+    provider::{EtcdLocks, STORE},
     source::{Given, Source, Way},
 };
 
@@ -93,7 +93,7 @@ impl Builder {
     /// # Panics
     /// Outside a tokio runtime.
     pub async fn build(self) -> Result<EtcdLocks, StoreError> {
-        let at_connect = |error: StoreError| error.at("etcd", Operation::Connect, None);
+        let at_connect = |error: StoreError| error.at(STORE, Operation::Connect, None);
         EtcdLocks::start(self.settings().map_err(at_connect)?).await.map_err(at_connect)
     }
 

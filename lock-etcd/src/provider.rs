@@ -22,6 +22,9 @@ use crate::{
     wake::Wakes,
 };
 
+/// This store's word in capabilities and errors.
+pub(crate) const STORE: &str = "etcd";
+
 /// Locks in etcd. Clones share their connection and their leases at the store.
 #[derive(Clone)]
 pub struct EtcdLocks {
@@ -68,7 +71,7 @@ impl EtcdLocks {
         let store = Arc::new(Store { link, keys, classes, book: Book::default(), wakes });
         contact::first(&store.link, &store.keys, 'l').await?;
 
-        let mut capabilities = Capabilities::new("etcd");
+        let mut capabilities = Capabilities::new(STORE);
         capabilities.durability = Durability::Durable;
         capabilities.ttl.min = Duration::from_secs(1);
         capabilities.ttl.granularity = Duration::from_millis(1);
@@ -82,7 +85,7 @@ impl EtcdLocks {
             tokio::spawn(tend::keep_waiting(Arc::clone(&store))).abort_handle(),
         ];
         let inner = Arc::new(Inner { store, capabilities, tending, runtime: Handle::current() });
-        Ok(Self { inner, report: FenceReport::new("etcd") })
+        Ok(Self { inner, report: FenceReport::new(STORE) })
     }
 }
 
@@ -109,16 +112,16 @@ impl LockProvider for EtcdLocks {
     }
 
     async fn inspect(&self, name: &LockName) -> Result<Option<LockStatus>, StoreError> {
-        self.inner.store.inspect(name).await.map_err(|error| error.at("etcd", Operation::Inspect, Some(name)))
+        self.inner.store.inspect(name).await.map_err(|error| error.at(STORE, Operation::Inspect, Some(name)))
     }
 
     async fn list(&self, request: &ListRequest) -> Result<Vec<LockStatus>, StoreError> {
-        self.inner.store.list(request).await.map_err(|error| error.at("etcd", Operation::List, None))
+        self.inner.store.list(request).await.map_err(|error| error.at(STORE, Operation::List, None))
     }
 
     async fn force_release(&self, name: &LockName) -> Result<bool, StoreError> {
         let done = self.inner.store.force_release(name).await;
-        done.map_err(|error| error.at("etcd", Operation::ForceRelease, Some(name)))
+        done.map_err(|error| error.at(STORE, Operation::ForceRelease, Some(name)))
     }
 
     async fn acquire_many(&self, requests: &[AcquireRequest]) -> Vec<Result<Acquired, StoreError>> {

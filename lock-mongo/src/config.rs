@@ -6,7 +6,7 @@ use lock_core::{Clock, ErrorKind, Operation, StoreError, SystemClock};
 use mongodb::{Client, Database};
 
 use crate::{
-    provider::MongoLocks,
+    provider::{MongoLocks, STORE},
     url::{Address, without_ours},
 };
 
@@ -226,7 +226,7 @@ impl Builder {
     /// [`ErrorKind::InvalidConfig`] before anything is sent; [`ErrorKind::Unreachable`] or [`ErrorKind::Denied`] from
     /// the attempt to connect; [`ErrorKind::NotReady`] if the servers or the collection can't be used, with what to do.
     pub async fn build(self) -> Result<MongoLocks, StoreError> {
-        let at_connect = |error: StoreError| error.at("mongo", Operation::Connect, None);
+        let at_connect = |error: StoreError| error.at(STORE, Operation::Connect, None);
         MongoLocks::start(self.settings().map_err(at_connect)?).await.map_err(at_connect)
     }
 

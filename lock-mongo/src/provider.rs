@@ -33,6 +33,9 @@ use crate::{
     wake::Changes,
 };
 
+/// This store's word in capabilities and errors.
+pub(crate) const STORE: &str = "mongo";
+
 /// How many locks a page of a list has at most.
 const LONGEST_PAGE: usize = 1000;
 
@@ -116,7 +119,7 @@ impl MongoLocks {
         let changes = Changes(Arc::clone(&runner));
         let releases = Listener::new(WakeHub::default(), changes, Arc::clone(&clock));
 
-        let mut capabilities = Capabilities::new("mongo");
+        let mut capabilities = Capabilities::new(STORE);
         // Every grant is told when a majority has it in its journal; on a standalone, when the one server has.
         capabilities.durability = Durability::Durable;
         capabilities.ttl.granularity = Duration::from_millis(1);
@@ -208,20 +211,20 @@ impl LockProvider for MongoLocks {
             }
             _ => self.inner.releases.watch(name).await,
         };
-        watch.map_err(|error| error.at("mongo", Operation::Watch, Some(name)))
+        watch.map_err(|error| error.at(STORE, Operation::Watch, Some(name)))
     }
 
     async fn inspect(&self, name: &LockName) -> Result<Option<LockStatus>, StoreError> {
-        self.inner.inspect(name).await.map_err(|error| error.at("mongo", Operation::Inspect, Some(name)))
+        self.inner.inspect(name).await.map_err(|error| error.at(STORE, Operation::Inspect, Some(name)))
     }
 
     async fn list(&self, request: &ListRequest) -> Result<Vec<LockStatus>, StoreError> {
-        self.inner.list(request).await.map_err(|error| error.at("mongo", Operation::List, None))
+        self.inner.list(request).await.map_err(|error| error.at(STORE, Operation::List, None))
     }
 
     async fn force_release(&self, name: &LockName) -> Result<bool, StoreError> {
         let done = self.inner.force_release(name).await;
-        done.map_err(|error| error.at("mongo", Operation::ForceRelease, Some(name)))
+        done.map_err(|error| error.at(STORE, Operation::ForceRelease, Some(name)))
     }
 
     async fn acquire_many(&self, requests: &[AcquireRequest]) -> Vec<Result<Acquired, StoreError>> {

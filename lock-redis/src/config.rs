@@ -7,7 +7,7 @@ use redis::{Client, ConnectionInfo};
 
 use crate::{
     keys::Keys,
-    provider::RedisLocks,
+    provider::{RedisLocks, STORE},
     source::{Given, Source, Way},
 };
 
@@ -140,7 +140,7 @@ impl Builder {
     /// [`ErrorKind::InvalidConfig`] before anything is sent; [`ErrorKind::Unreachable`] or [`ErrorKind::Denied`] from
     /// the attempt to connect; [`ErrorKind::NotReady`] if the server can't be used, with what to do.
     pub async fn build(self) -> Result<RedisLocks, StoreError> {
-        let at_connect = |error: StoreError| error.at("redis", Operation::Connect, None);
+        let at_connect = |error: StoreError| error.at(STORE, Operation::Connect, None);
         RedisLocks::start(self.settings().map_err(at_connect)?).await.map_err(at_connect)
     }
 

@@ -24,6 +24,9 @@ use crate::{
     wake::Announcements,
 };
 
+/// This store's word in capabilities and errors.
+pub(crate) const STORE: &str = "redis";
+
 /// How many requests one script carries at most: it keeps the server from everything else for about a millisecond.
 pub(crate) const MOST: usize = 256;
 
@@ -81,7 +84,7 @@ impl RedisLocks {
             Listener::new(WakeHub::default(), announcements, clock)
         });
 
-        let mut capabilities = Capabilities::new("redis");
+        let mut capabilities = Capabilities::new(STORE);
         capabilities.durability = durability;
         capabilities.grace = limits.grace;
         capabilities.wake = if releases.is_some() { Wake::Event } else { Wake::Poll(limits.poll_interval) };
@@ -97,7 +100,7 @@ impl RedisLocks {
                 retention: limits.retention,
                 releases,
             }),
-            report: FenceReport::new("redis"),
+            report: FenceReport::new(STORE),
         })
     }
 }
@@ -232,21 +235,21 @@ impl LockProvider for RedisLocks {
     }
 
     async fn watch(&self, name: &LockName, _owner: OwnerId) -> Result<Watch, StoreError> {
-        self.inner.watch(name).await.map_err(|error| error.at("redis", Operation::Watch, Some(name)))
+        self.inner.watch(name).await.map_err(|error| error.at(STORE, Operation::Watch, Some(name)))
     }
 
     async fn inspect(&self, name: &LockName) -> Result<Option<LockStatus>, StoreError> {
-        self.inner.inspect(name).await.map_err(|error| error.at("redis", Operation::Inspect, Some(name)))
+        self.inner.inspect(name).await.map_err(|error| error.at(STORE, Operation::Inspect, Some(name)))
     }
 
     async fn list(&self, request: &ListRequest) -> Result<Vec<LockStatus>, StoreError> {
         let page = list::list(&self.inner.runner, &self.inner.keys, request).await;
-        page.map_err(|error| error.at("redis", Operation::List, None))
+        page.map_err(|error| error.at(STORE, Operation::List, None))
     }
 
     async fn force_release(&self, name: &LockName) -> Result<bool, StoreError> {
         let done = self.inner.force_release(name).await;
-        done.map_err(|error| error.at("redis", Operation::ForceRelease, Some(name)))
+        done.map_err(|error| error.at(STORE, Operation::ForceRelease, Some(name)))
     }
 
     async fn acquire_many(&self, requests: &[AcquireRequest]) -> Vec<Result<Acquired, StoreError>> {

@@ -6,7 +6,7 @@ use lock_core::{Clock, ErrorKind, Operation, StoreError, SystemClock};
 
 use crate::{
     names::Paths,
-    provider::ZooKeeperLocks,
+    provider::{STORE, ZooKeeperLocks},
     url::{Address, checked_path},
 };
 
@@ -125,7 +125,7 @@ impl Builder {
     /// [`ErrorKind::InvalidConfig`] before anything is sent; [`ErrorKind::Unreachable`] or [`ErrorKind::Denied`] from
     /// the attempt to connect; [`ErrorKind::NotReady`] if the servers can't be used, with what to do.
     pub async fn build(self) -> Result<ZooKeeperLocks, StoreError> {
-        let at_connect = |error: StoreError| error.at("zookeeper", Operation::Connect, None);
+        let at_connect = |error: StoreError| error.at(STORE, Operation::Connect, None);
         ZooKeeperLocks::start(self.settings().map_err(at_connect)?).await.map_err(at_connect)
     }
 

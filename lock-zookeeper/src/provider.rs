@@ -20,6 +20,9 @@ use crate::{
     table::Table,
 };
 
+/// This store's word in capabilities and errors.
+pub(crate) const STORE: &str = "zookeeper";
+
 /// Locks in ZooKeeper. Clones share their sessions.
 #[derive(Clone)]
 pub struct ZooKeeperLocks {
@@ -57,7 +60,7 @@ impl ZooKeeperLocks {
         let (client, limits) = ground.learn().await?;
         let nodes = [ground.paths.locks(), ground.paths.ticks(), ground.paths.sessions()];
         ground.prepare(&client, &nodes).await?;
-        let mut capabilities = Capabilities::new("zookeeper");
+        let mut capabilities = Capabilities::new(STORE);
         // Every write is told when a majority has it in its log.
         capabilities.durability = Durability::Durable;
         capabilities.ttl =
@@ -77,7 +80,7 @@ impl ZooKeeperLocks {
         let front = Front::new(&ground, client);
         let others = Remembered::default();
         let inner = Inner { ground, line: Arc::new(line), front, others, capabilities };
-        Ok(Self { inner: Arc::new(inner), report: FenceReport::new("zookeeper") })
+        Ok(Self { inner: Arc::new(inner), report: FenceReport::new(STORE) })
     }
 }
 
@@ -93,7 +96,7 @@ impl LockProvider for ZooKeeperLocks {
             request.check(self.capabilities())?;
             self.inner.line.acquire(request, asked).await
         };
-        acquired.await.map_err(|error: StoreError| error.at("zookeeper", Operation::Acquire, Some(&request.name)))
+        acquired.await.map_err(|error: StoreError| error.at(STORE, Operation::Acquire, Some(&request.name)))
     }
 
     async fn renew(&self, request: &RenewRequest) -> Result<Renewed, StoreError> {
@@ -102,7 +105,7 @@ impl LockProvider for ZooKeeperLocks {
             request.check(self.capabilities())?;
             self.inner.line.renew(request, asked).await
         };
-        renewed.await.map_err(|error: StoreError| error.at("zookeeper", Operation::Renew, Some(&request.name)))
+        renewed.await.map_err(|error: StoreError| error.at(STORE, Operation::Renew, Some(&request.name)))
     }
 
     async fn release(&self, request: &ReleaseRequest) -> Result<Released, StoreError> {
@@ -110,7 +113,7 @@ impl LockProvider for ZooKeeperLocks {
             request.check(self.capabilities())?;
             self.inner.line.release(&self.inner.front, request).await
         };
-        released.await.map_err(|error: StoreError| error.at("zookeeper", Operation::Release, Some(&request.name)))
+        released.await.map_err(|error: StoreError| error.at(STORE, Operation::Release, Some(&request.name)))
     }
 
     async fn watch(&self, _name: &LockName, owner: OwnerId) -> Result<Watch, StoreError> {
@@ -119,16 +122,16 @@ impl LockProvider for ZooKeeperLocks {
 
     async fn inspect(&self, name: &LockName) -> Result<Option<LockStatus>, StoreError> {
         let status = self.inner.front.inspect(name).await;
-        status.map_err(|error| error.at("zookeeper", Operation::Inspect, Some(name)))
+        status.map_err(|error| error.at(STORE, Operation::Inspect, Some(name)))
     }
 
     async fn list(&self, request: &ListRequest) -> Result<Vec<LockStatus>, StoreError> {
-        self.inner.front.list(request).await.map_err(|error| error.at("zookeeper", Operation::List, None))
+        self.inner.front.list(request).await.map_err(|error| error.at(STORE, Operation::List, None))
     }
 
     async fn force_release(&self, name: &LockName) -> Result<bool, StoreError> {
         let done = self.inner.front.force_release(name).await;
-        done.map_err(|error| error.at("zookeeper", Operation::ForceRelease, Some(name)))
+        done.map_err(|error| error.at(STORE, Operation::ForceRelease, Some(name)))
     }
 }
 

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use lock_core::{Clock, Operation, StoreError};
 
 use super::register::EtcdFences;
-use crate::config::Builder;
+use crate::{config::Builder, provider::STORE};
 
 /// Builds an [`EtcdFences`]. Made by [`EtcdFences::builder`].
 #[derive(Debug)]
@@ -41,7 +41,7 @@ impl FencesBuilder {
     /// # Errors
     /// As [`Builder::build`].
     pub async fn build(self) -> Result<EtcdFences, StoreError> {
-        let at_connect = |error: StoreError| error.at("etcd", Operation::Connect, None);
+        let at_connect = |error: StoreError| error.at(STORE, Operation::Connect, None);
         EtcdFences::start(self.0.settings().map_err(at_connect)?).await.map_err(at_connect)
     }
 }

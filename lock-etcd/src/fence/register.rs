@@ -20,6 +20,7 @@ use crate::{
     contact,
     keys::Keys,
     link::Link,
+    provider::STORE,
     source::Source,
     txn,
 };
@@ -78,7 +79,7 @@ impl EtcdFences {
         let link = Link::new(way, clock, operation_timeout, connect_timeout);
         contact::first(&link, &keys, 'f').await?;
         let inner = Arc::new(Inner { link, keys, known: Known::default() });
-        Ok(Self { inner, report: FenceReport::new("etcd") })
+        Ok(Self { inner, report: FenceReport::new(STORE) })
     }
 
     /// Tells refusals to this observer, for metrics; clones that were made before don't. What becomes of the caller's own

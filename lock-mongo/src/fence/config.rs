@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 use lock_core::{Clock, Operation, StoreError};
 
 use super::register::MongoFences;
-use crate::config::{Builder, Index, Source};
+use crate::{
+    config::{Builder, Index, Source},
+    provider::STORE,
+};
 
 const COLLECTION: &str = "leasehold_fences";
 
@@ -53,7 +56,7 @@ impl FencesBuilder {
     /// # Errors
     /// As [`Builder::build`].
     pub async fn build(self) -> Result<MongoFences, StoreError> {
-        let at_connect = |error: StoreError| error.at("mongo", Operation::Connect, None);
+        let at_connect = |error: StoreError| error.at(STORE, Operation::Connect, None);
         let mut settings = self.0.settings().map_err(at_connect)?;
         // A fence that is forgotten by itself lets the late write through.
         settings.index = Index::No;

@@ -13,7 +13,7 @@ use mongodb::{
 };
 
 use super::step::{passes, seen, stamp};
-use crate::{error, leases::fresh, records::corrupt};
+use crate::{error, leases::fresh, provider::STORE, records::corrupt};
 
 /// The field of the document that its fence stands in.
 const FIELD: &str = "fence";
@@ -56,7 +56,7 @@ impl DocumentFence {
     /// # Errors
     /// [`FenceError::Invalid`] for a lease that isn't exclusive.
     pub fn new(fence: &impl ToFence, pass: Pass) -> Result<Self, FenceError> {
-        Ok(Self { fence: fence.to_fence()?, pass, timeout: TIMEOUT, report: FenceReport::new("mongo") })
+        Ok(Self { fence: fence.to_fence()?, pass, timeout: TIMEOUT, report: FenceReport::new(STORE) })
     }
 
     /// Tells refusals by [`update_one`](Self::update_one) to this observer, for metrics. What a command of one's own doesn't

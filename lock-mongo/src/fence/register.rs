@@ -23,6 +23,7 @@ use crate::{
     config::{Settings, Source},
     error::{DUPLICATE_KEY, Failure},
     operation::{Runner, doubting},
+    provider::STORE,
     schema,
 };
 
@@ -80,7 +81,7 @@ impl MongoFences {
     pub(super) async fn start(settings: Settings) -> Result<Self, StoreError> {
         let server = settings.server.clone();
         let (runner, _) = schema::open(settings).await?;
-        Ok(Self { runner: Arc::new(runner), server, report: FenceReport::new("mongo") })
+        Ok(Self { runner: Arc::new(runner), server, report: FenceReport::new(STORE) })
     }
 
     /// Tells refusals to this observer, for metrics. Clones that were made before don't.

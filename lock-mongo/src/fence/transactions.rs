@@ -35,6 +35,7 @@ use crate::{
     leases::fresh,
     operation::doubting,
     pipelines,
+    provider::STORE,
 };
 
 /// Between two attempts at beginning, while another transaction has the lock's record.
@@ -109,7 +110,7 @@ impl MongoTransactions {
             collection: COLLECTION.to_owned(),
             timeout: Duration::from_secs(5),
             clock: Arc::new(SystemClock),
-            report: FenceReport::new("mongo"),
+            report: FenceReport::new(STORE),
         }
     }
 
@@ -290,7 +291,7 @@ impl Transactions for MongoTransactions {
             transaction.abort_transaction().await.map_err(|cause| ended_by_the_work().caused_by(cause).into())
         };
         self.in_task(StoreError::unknown, undo).await.map_err(|error| match error {
-            FenceError::Store(error) => error.at("mongo", Operation::Fence, None),
+            FenceError::Store(error) => error.at(STORE, Operation::Fence, None),
             error => StoreError::unknown(ErrorKind::Other, error.to_string()),
         })
     }

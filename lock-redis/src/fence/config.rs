@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use lock_core::{Clock, Operation, StoreError};
 
 use super::fences::RedisFences;
-use crate::{config::Builder, source::Source};
+use crate::{config::Builder, provider::STORE, source::Source};
 
 /// Builds a [`RedisFences`]. Made by [`RedisFences::builder`].
 #[derive(Debug)]
@@ -52,7 +52,7 @@ impl FencesBuilder {
     /// # Errors
     /// As [`Builder::build`].
     pub async fn build(self) -> Result<RedisFences, StoreError> {
-        let at_connect = |error: StoreError| error.at("redis", Operation::Connect, None);
+        let at_connect = |error: StoreError| error.at(STORE, Operation::Connect, None);
         RedisFences::start(self.0.settings().map_err(at_connect)?).await.map_err(at_connect)
     }
 }

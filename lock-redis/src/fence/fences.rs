@@ -21,6 +21,7 @@ use crate::{
     connect::{Connected, connect},
     keys::{Keys, resource_tag},
     operation::Runner,
+    provider::STORE,
     replies::{self, corrupt},
     scripts::{Call, FENCE_FORGET, FENCE_HIGHEST, Script},
     server,
@@ -83,7 +84,7 @@ impl RedisFences {
         let Connected { link, .. } = connect(way, None, &limits).await?;
         let runner = Runner { link, timeout: limits.operation_timeout, clock: Arc::clone(&limits.clock) };
         let durability = server::examine_for_fences(&runner, &keys, limits.allow_eviction).await?;
-        Ok(Self { runner, keys, durability, report: FenceReport::new("redis") })
+        Ok(Self { runner, keys, durability, report: FenceReport::new(STORE) })
     }
 
     /// Tells refusals to this observer, for metrics: the register's own, and those of scripts that are made from here on.

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use lock_core::{Clock, Operation, StoreError};
 
-use crate::{config::Builder, fence::ZooKeeperFences};
+use crate::{config::Builder, fence::ZooKeeperFences, provider::STORE};
 
 /// Builds a [`ZooKeeperFences`]. Made by [`ZooKeeperFences::builder`].
 #[derive(Debug)]
@@ -50,7 +50,7 @@ impl FencesBuilder {
     /// # Errors
     /// As [`Builder::build`].
     pub async fn build(self) -> Result<ZooKeeperFences, StoreError> {
-        let at_connect = |error: StoreError| error.at("zookeeper", Operation::Connect, None);
+        let at_connect = |error: StoreError| error.at(STORE, Operation::Connect, None);
         ZooKeeperFences::start(self.0.settings().map_err(at_connect)?).await.map_err(at_connect)
     }
 }

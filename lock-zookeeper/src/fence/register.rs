@@ -21,6 +21,7 @@ use crate::{
     ground::{Ground, LONGEST, Patience},
     names::{encoded, read_back},
     people::Front,
+    provider::STORE,
 };
 
 /// Fences of what lives in ZooKeeper, whatever store keeps the lock. Clones share a session.
@@ -80,7 +81,7 @@ impl ZooKeeperFences {
         ground.prepare(&client, &[ground.paths.fences()]).await?;
         let front = Front::new(&ground, client);
         let inner = Arc::new(Inner { ground, front, highest: Remembered::default() });
-        Ok(Self { inner, report: FenceReport::new("zookeeper") })
+        Ok(Self { inner, report: FenceReport::new(STORE) })
     }
 
     /// Tells refusals to this observer, for metrics. Clones that were made before don't.
