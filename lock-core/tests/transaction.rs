@@ -43,6 +43,13 @@ enum RollBack {
 
 struct Draft(Vec<&'static str>);
 
+impl Drop for Draft {
+    /// A driver gives its connection back in a task.
+    fn drop(&mut self) {
+        tokio::spawn(std::future::ready(()));
+    }
+}
+
 #[async_trait]
 impl Transactions for Ledger {
     type Transaction = Draft;
@@ -51,12 +58,12 @@ impl Transactions for Ledger {
         Ok(Draft(Vec::new()))
     }
 
-    async fn commit(&self, draft: Draft, fence: &Fence) -> Result<(), FenceError> {
+    async fn commit(&self, mut draft: Draft, fence: &Fence) -> Result<(), FenceError> {
         tokio::time::sleep(self.commit_takes).await;
         if self.holds_no_more {
             return Err(NotHeld { lock: fence.lock().clone(), token: fence.token() }.into());
         }
-        self.kept.lock().unwrap().extend(draft.0);
+        self.kept.lock().unwrap().append(&mut draft.0);
         Ok(())
     }
 
@@ -140,6 +147,27 @@ async fn a_transaction_whose_work_is_broken_off_is_left_to_its_store_once() {
     let dropped = lock().run_in_transaction(&ledger, async |_, _| std::future::pending::<Result<(), ()>>().await);
     tokio::time::timeout(Duration::from_secs(1), dropped).await.map(|_| ()).unwrap_err();
     assert_eq!(abandoned(), 2);
+}
+
+/// What is under way is let go of as it would be in the runtime: the work's transaction, a commit, a roll-back.
+#[test]
+fn what_is_dropped_outside_of_its_runtime_is_dropped_as_in_it() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let hour = Duration::from_secs(3600);
+    for (takes, fails) in [(hour, false), (Duration::ZERO, false), (Duration::ZERO, true)] {
+        let stage = runtime.block_on(async { Stage::new() });
+        let ledger = Ledger { commit_takes: hour, roll_back: RollBack::Silent, ..Ledger::default() };
+        let run = stage.locks().lock("x").ttl(TTL).run_in_transaction(&ledger, async |_, _| {
+            tokio::time::sleep(takes).await;
+            if fails { Err(()) } else { Ok(()) }
+        });
+        let mut run = Box::pin(run);
+        let cut_off = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(1), &mut run).await });
+        assert!(cut_off.is_err(), "{takes:?}, {fails}");
+        drop(run);
+        assert_eq!(ledger.abandoned.load(Ordering::SeqCst), usize::from(takes == hour));
+        assert_eq!(ledger.kept(), [""; 0]);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, resume_unwind};
 use async_trait::async_trait;
 use futures_util::FutureExt;
 use scopeguard::ScopeGuard;
+use tokio::runtime::Handle;
 
 use super::{
     current::Under,
@@ -52,7 +53,8 @@ pub trait Transactions: Send + Sync {
     /// Leaves one behind whose work was broken off: it panicked, or nobody waits for it any more. Nobody is told what becomes
     /// of it.
     ///
-    /// Must not block, nor panic. Drops it, unless a store has more to do than that.
+    /// Must not block, nor panic. It is called in the context of the runtime, wherever the work is dropped. Drops it, unless a
+    /// store has more to do than that.
     fn abandon(&self, transaction: Self::Transaction) {
         drop(transaction);
     }
@@ -110,7 +112,7 @@ impl Lock {
         S: Transactions,
         W: AsyncFnOnce(&mut S::Transaction, &Lease) -> Result<T, E>,
     {
-        let (client, has_tick) = (self.client.clone(), self.tick.is_some());
+        let (client, has_tick, runtime) = (self.client.clone(), self.tick.is_some(), Handle::current());
         let (guard, under) = match self.joins()? {
             Some(under) => (None, under),
             None => {
@@ -120,7 +122,14 @@ impl Lock {
             }
         };
         let lease = under.lease().clone();
-        let done = AssertUnwindSafe(under.scope(transact(store, &client, &lease, work))).catch_unwind().await;
+        let running = Box::pin(under.scope(transact(store, &client, &lease, work)));
+        // Wherever it is dropped: a driver lets go of a connection in a task, and panics where there is no runtime.
+        let mut running = scopeguard::guard(running, |left| {
+            let _context = runtime.enter();
+            drop(left);
+        });
+        let done = AssertUnwindSafe(running.as_mut()).catch_unwind().await;
+        drop(running);
         // Joined work without a tick fails for itself: whoever called it may know what to do about it.
         if !matches!(done, Ok(Ok(_))) && (guard.is_some() || has_tick) {
             lease.fail();
