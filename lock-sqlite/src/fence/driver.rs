@@ -3,16 +3,21 @@
 use sqlx::{Error, SqliteConnection, sqlite::SqliteTransactionManager};
 use sqlx_core::transaction::TransactionManager;
 
+/// Begins one that the driver knows of.
+pub(super) async fn begin(connection: &mut SqliteConnection) -> Result<(), Error> {
+    SqliteTransactionManager::begin(connection, None).await
+}
+
 /// Commits the transaction without giving its connection away: `Transaction::commit` hands it back to the pool also when
 /// it fails, whatever SQLite has made of it.
 pub(super) async fn commit(connection: &mut SqliteConnection) -> Result<(), Error> {
     SqliteTransactionManager::commit(connection).await
 }
 
-/// Rolls back all that the driver takes for open within the outermost transaction: those that were dropped when SQLite had
-/// ended them all, and whose roll-back failed.
-pub(super) async fn roll_back_inner(connection: &mut SqliteConnection) -> Result<(), Error> {
-    while depth(connection) > 1 {
+/// Rolls back all that the driver takes for open, from the innermost on: also those that were dropped when SQLite had ended
+/// them all, and whose roll-back failed.
+pub(super) async fn roll_back(connection: &mut SqliteConnection) -> Result<(), Error> {
+    while depth(connection) > 0 {
         SqliteTransactionManager::rollback(connection).await?;
     }
     Ok(())

@@ -2,47 +2,72 @@
 
 use std::path::Path;
 
-use lock_core::{FenceError, StoreError};
-use sqlx::{Sqlite, Transaction};
+use lock_core::{ErrorKind, FenceError, StoreError};
+use sqlx::{Error, Sqlite, SqliteConnection, Transaction};
 
-use super::{alive::is_alive, driver};
-use crate::failure::{at_commit, before_commit};
+use super::{
+    alive::{ended, open_again},
+    driver, mark,
+};
+use crate::{
+    failure::{at_commit, before_commit},
+    place::quoted,
+};
+
+/// Rolls back what nobody waits for.
+pub(super) async fn undo(mut transaction: Transaction<'static, Sqlite>) {
+    if let Err(error) = roll_back_all(&mut transaction).await {
+        tracing::debug!(%error, "no roll-back; SQLite does it when the connection is closed");
+    }
+}
 
 /// Commits it.
 ///
 /// # Errors
 /// Says whether it may have been applied. It is rolled back then, if SQLite hasn't done so itself.
 pub(super) async fn commit(mut transaction: Transaction<'static, Sqlite>, path: &Path) -> Result<(), StoreError> {
-    let committed = driver::commit(&mut transaction).await.map_err(|error| at_commit(error, path));
-    if committed.is_err() {
-        mended(transaction, path).await;
+    let committed = match driver::depth(&transaction) {
+        1 => driver::commit(&mut transaction).await.map_err(|error| at_commit(error, path)),
+        // The driver would commit the innermost, and undo all of them when they are dropped.
+        _ => Err(left_open(path)),
+    };
+    match committed {
+        Ok(()) => drop(transaction),
+        Err(_) => undo(transaction).await,
     }
-    // Dropped after it was committed, it rolls back nothing: the driver knows that none is open.
     committed
 }
 
-/// Rolls it back.
+fn left_open(path: &Path) -> StoreError {
+    let what = "was not written: a transaction was left open within this one; end those that are begun within it";
+    StoreError::refused(ErrorKind::Other, format!("{} {what}", quoted(path)))
+}
+
+/// Rolls a guarded one back.
 ///
 /// # Errors
-/// As unknown if SQLite had ended it before: what came after that was kept.
+/// As unknown if it had ended before: what came after that was kept.
 pub(super) async fn roll_back(mut transaction: Transaction<'static, Sqlite>, path: &Path) -> Result<(), StoreError> {
-    let was_alive = is_alive(&mut transaction, path).await;
-    let undone = match driver::roll_back_inner(&mut transaction).await {
-        Ok(()) => transaction.rollback().await,
-        Err(error) => Err(error),
-    };
-    was_alive.and(undone.map_err(|error| before_commit(error, path)))
+    let was_guarded = mark::take(&mut transaction).await;
+    let undone = roll_back_all(&mut transaction).await;
+    drop(transaction);
+    match was_guarded {
+        Ok(false) => Err(ended(path)),
+        was_guarded => was_guarded.and(undone).map_err(|error| before_commit(error, path)),
+    }
 }
 
 /// The refusal, told when others can write again.
-pub(super) async fn undone(transaction: Transaction<'static, Sqlite>, path: &Path, refusal: FenceError) -> FenceError {
-    mended(transaction, path).await;
+pub(super) async fn undone(transaction: Transaction<'static, Sqlite>, refusal: FenceError) -> FenceError {
+    undo(transaction).await;
     refusal
 }
 
-/// Rolls back what nobody waits for.
-pub(super) async fn mended(transaction: Transaction<'static, Sqlite>, path: &Path) {
-    if let Err(error) = roll_back(transaction, path).await {
-        tracing::debug!(%error, "it was rolled back by SQLite, or is when the connection is closed");
+/// Whatever SQLite has made of it. Dropped after that, it rolls back nothing: the driver knows that none is open.
+async fn roll_back_all(connection: &mut SqliteConnection) -> Result<(), Error> {
+    if driver::roll_back(connection).await.is_ok() {
+        return Ok(());
     }
+    open_again(connection).await?;
+    driver::roll_back(connection).await
 }

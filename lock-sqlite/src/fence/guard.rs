@@ -12,9 +12,10 @@ use tokio::runtime::Handle;
 
 use super::{
     BEGIN,
-    alive::is_alive,
-    end::{commit, mended, roll_back, undone},
+    alive::{ended, is_alive},
+    end::{commit, roll_back, undo, undone},
     failure::{Table, in_check},
+    mark,
     refusal::heed,
 };
 use crate::{
@@ -29,6 +30,14 @@ const LOCKS: Table = Table {
     missing: "no locks are kept in it; guard transactions of the file that has them, or fence by SqliteFences where they are \
               kept elsewhere",
 };
+
+const HOLD: &str = include_str!("../sql/fence_hold.sql");
+
+/// At its beginning, in one message.
+const MARK_AND_HOLD: &str = concat!(include_str!("../sql/fence_mark.sql"), include_str!("../sql/fence_hold.sql"));
+
+/// At its end.
+const MARKED_AND_HOLD: &str = concat!(include_str!("../sql/fence_marked.sql"), include_str!("../sql/fence_hold.sql"));
 
 /// Transactions of an application that keeps its data in the file of the locks: a write is kept only if its grant holds
 /// the lock.
@@ -74,7 +83,8 @@ const LOCKS: Table = Table {
 /// otherwise) only what was written *before* the check is undone; what you write after it is committed, so don't.
 ///
 /// # What it costs
-/// Two short statements, and no write to the disk. But the *whole file* waits while such a transaction is open: every other
+/// A few short statements, and no write to the disk; under the savepoint of [`Transactions`] SQLite copies each page before
+/// it is changed first, to a temporary file where they are many. But the *whole file* waits while such a transaction is open: every other
 /// writer, and every acquire, renewal and release of any of its locks, the lease's own renewals included. Those fail when
 /// their [busy timeout](crate::SqliteLocksBuilder::busy_timeout) is over and are tried again while their leases last. So
 /// **keep transactions shorter than the shortest ttl of the file's leases**. One that stays open for longer is still safe,
@@ -91,9 +101,13 @@ const LOCKS: Table = Table {
 ///
 /// # What it can't see
 /// A failing statement may make SQLite roll back the whole transaction (`OR ROLLBACK`, `RAISE(ROLLBACK)`, a full disk, an
-/// interrupt). The guard is gone then, and statements that follow are committed one by one, until the next check tells of
-/// it, or the end by [`Transactions`]: as an error that says that something may have been kept
-/// ([`Applied::Maybe`](lock_core::Applied)). So after any such error write no more, and end the transaction by
+/// interrupt). The guard is gone then, and statements that follow are committed one by one, or in the transactions that are
+/// begun within it. [`Transactions::commit`] and [`Transactions::roll_back`] tell of it, whatever was done in between: as an
+/// error that says that something may have been kept ([`Applied::Maybe`](lock_core::Applied)). They know the transaction by
+/// a savepoint, `leasehold_guarded`, so they take only one that [`Transactions::begin`] began.
+///
+/// The next [`hold`](Self::hold) tells of it too, but not in a transaction that was begun within after the end: that one is
+/// guarded, and what was before is gone. So after any such error write no more, and end the transaction by
 /// [`Transactions::roll_back`]. The driver's own roll-back fails then, also that of a drop, and the connection goes back to
 /// the pool but can begin no transaction any more. [`run_in_transaction`](lock_core::Lock::run_in_transaction) puts it right
 /// by itself, also when its work panics or is dropped.
@@ -161,14 +175,20 @@ impl SqliteTransactions {
 
     async fn is_held(&self, connection: &mut SqliteConnection, fence: &Fence) -> Result<(), FenceError> {
         is_alive(connection, &self.path()).await?;
-        self.check(connection, fence).await
+        self.check(connection, fence, HOLD).await
     }
 
-    async fn check(&self, connection: &mut SqliteConnection, fence: &Fence) -> Result<(), FenceError> {
+    async fn check(
+        &self,
+        connection: &mut SqliteConnection,
+        fence: &Fence,
+        hold: &'static str,
+    ) -> Result<(), FenceError> {
         let boot_id = self.boot_id.clone()?;
-        let record = sqlx::query_as(include_str!("../sql/fence_hold.sql")).bind(fence.lock().as_str());
+        let record = sqlx::query_as(hold).bind(fence.lock().as_str());
         let row: Option<Row> = match record.fetch_optional(&mut *connection).await {
             Ok(row) => row,
+            Err(error) if mark::is_missing(&error) => return Err(ended(&self.path()).into()),
             Err(error) => return Err(in_check(error, connection, &self.path(), &LOCKS).await.into()),
         };
         // Read after the write lock was had: from here to the end nobody can be granted it.
@@ -185,15 +205,15 @@ impl SqliteTransactions {
     async fn begun(&self, fence: &Fence) -> Result<Transaction<'static, Sqlite>, FenceError> {
         let begun = self.pool.begin_with(BEGIN).await;
         let mut transaction = begun.map_err(|error| before_commit(error, &self.path()))?;
-        match self.check(&mut transaction, fence).await {
+        match self.check(&mut transaction, fence, MARK_AND_HOLD).await {
             Ok(()) => Ok(transaction),
-            Err(refusal) => Err(undone(transaction, &self.path(), refusal).await),
+            Err(refusal) => Err(undone(transaction, refusal).await),
         }
     }
 
     async fn committed(&self, mut transaction: Transaction<'static, Sqlite>, fence: &Fence) -> Result<(), FenceError> {
-        if let Err(refusal) = self.is_held(&mut transaction, fence).await {
-            return Err(undone(transaction, &self.path(), refusal).await);
+        if let Err(refusal) = self.check(&mut transaction, fence, MARKED_AND_HOLD).await {
+            return Err(undone(transaction, refusal).await);
         }
         Ok(commit(transaction, &self.path()).await?)
     }
@@ -216,15 +236,15 @@ impl Transactions for SqliteTransactions {
     }
 
     async fn roll_back(&self, transaction: Self::Transaction) -> Result<(), StoreError> {
-        roll_back(transaction, &self.path()).await.map_err(|error| error.at(STORE, Operation::Fence, None))
+        let undone = roll_back(transaction, &self.path()).await;
+        undone.map_err(|error| error.at(STORE, Operation::Fence, None))
     }
 
     /// In a task: dropped after SQLite had ended it, its connection could begin none any more.
     fn abandon(&self, transaction: Self::Transaction) {
-        let path = self.path();
         // Outside of a runtime it is dropped.
         if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(async move { mended(transaction, &path).await });
+            runtime.spawn(undo(transaction));
         }
     }
 }

@@ -9,6 +9,7 @@ mod driver;
 mod end;
 mod failure;
 mod guard;
+mod mark;
 mod refusal;
 mod register;
 

@@ -3,7 +3,10 @@
 use lock_core::{ErrorKind, FenceError};
 use sqlx::{Error, SqliteConnection};
 
-use super::alive::{begin_if_ended, open_again};
+use super::{
+    alive::{begin_anew, begin_if_ended, open_within},
+    mark,
+};
 
 /// Sees to it that a transaction is not kept whose check failed, also if its user doesn't heed the error.
 ///
@@ -41,9 +44,15 @@ async fn doom(connection: &mut SqliteConnection) -> Result<bool, Error> {
     sqlx::raw_sql(include_str!("../sql/fence_doom.sql")).execute(connection).await.map(|_| true)
 }
 
+/// What is begun in its place counts as the same to whoever guards it: what was written is undone, and nothing is lost.
 async fn undo(connection: &mut SqliteConnection) -> Result<(), Error> {
-    sqlx::raw_sql(include_str!("../sql/fence_undo.sql")).execute(&mut *connection).await?;
-    open_again(connection).await
+    let is_guarded = mark::take(connection).await?;
+    begin_anew(connection).await?;
+    if is_guarded {
+        // Before those within, which would take it along when they end.
+        mark::set(connection).await?;
+    }
+    open_within(connection).await
 }
 
 fn is_contention(refusal: &FenceError) -> bool {

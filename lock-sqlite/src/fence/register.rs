@@ -78,7 +78,7 @@ type Row = (String, i64);
 /// otherwise) only what was written *before* the check is undone; what you write after it is committed, so don't.
 ///
 /// # What it costs
-/// Two short statements where the token was seen before. A higher one is written along with the transaction's writes, in
+/// A few short statements where the token was seen before. A higher one is written along with the transaction's writes, in
 /// the same commit. The file has one writer at a time, and an admitted transaction is it until it ends.
 ///
 /// # What the commit is worth
@@ -91,9 +91,10 @@ type Row = (String, i64);
 /// interrupt). What was written and raised is gone then, and with it the write lock; statements that follow are committed
 /// one by one, whatever others raise in the meantime, and no check stands before them. The next [`admit`](Self::admit) of
 /// the transaction tells of it, as an error that says that something may have been kept
-/// ([`Applied::Maybe`](lock_core::Applied)). The driver doesn't: its commit fails, and so does its roll-back, and the
-/// connection goes back to the pool but can begin no transaction any more. So after any such error write no more in the
-/// transaction, and call [`admit`](Self::admit) once more before you roll it back: that puts the connection right.
+/// ([`Applied::Maybe`](lock_core::Applied)); but not in a transaction that was begun within after the end, which is one of its
+/// own. The driver doesn't: its commit fails, and so does its roll-back, and the connection goes back to the pool but can
+/// begin no transaction any more. So after any such error begin and write no more in the transaction, and call
+/// [`admit`](Self::admit) once more before you roll it back: that puts the connection right.
 ///
 /// `leasehold_fences` is all that is made in the file; its journal mode stays as it is.
 #[derive(Clone, Debug)]
@@ -235,7 +236,7 @@ impl SqliteFences {
     async fn raised(&self, resource: &Resource, fence: &Fence, pass: Pass) -> Result<(), FenceError> {
         let mut transaction = self.alone().await?;
         if let Err(error) = self.step(&mut transaction, resource, fence, pass).await {
-            return Err(undone(transaction, &self.path(), error).await);
+            return Err(undone(transaction, error).await);
         }
         Ok(commit(transaction, &self.path()).await?)
     }
@@ -256,7 +257,7 @@ impl SqliteFences {
             Ok(done) => done.rows_affected() > 0,
             Err(error) => {
                 let error = in_check(error, &mut transaction, &self.path(), &FENCES).await;
-                return Err(undone(transaction, &self.path(), error.into()).await);
+                return Err(undone(transaction, error.into()).await);
             }
         };
         commit(transaction, &self.path()).await?;

@@ -1,2 +1,2 @@
--- Fails in a transaction, as it is meant to.
+-- Fails in a transaction, as it may be meant to.
 BEGIN;

@@ -8,6 +8,8 @@ mod app;
 mod cost;
 mod ended;
 mod guard;
+mod guarded;
+mod nested;
 mod refusal;
 mod register;
 mod transactions;

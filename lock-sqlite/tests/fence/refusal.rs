@@ -187,6 +187,32 @@ async fn without_foreign_keys_what_was_written_before_is_undone() {
     }
 }
 
+/// To whoever began it, it is the same transaction still.
+#[tokio::test]
+async fn without_foreign_keys_a_guarded_transaction_is_undone_and_stays_guarded() {
+    let home = Home::new();
+    drop(pool(&home.path()).await);
+    let pool = without_foreign_keys(&home.path()).await;
+    let refusing = Refusing::new(&home, &pool).await;
+    let held = fence("y", take(&home.locks().await, &ask("y", TTL)).await.token.get());
+    for commits in [true, false] {
+        let mut outer = refusing.guard.begin(&held).await.unwrap();
+        append(&mut outer, "before").await.unwrap();
+        for kept in [true, false] {
+            let mut inner = outer.begin().await.unwrap();
+            refusing.check(&mut inner, "stale").await;
+            if kept { inner.commit().await.unwrap() } else { inner.rollback().await.unwrap() }
+        }
+        append(&mut outer, "after").await.unwrap();
+        if commits {
+            refusing.guard.commit(outer, &held).await.unwrap();
+        } else {
+            refusing.guard.roll_back(outer).await.unwrap();
+        }
+        assert_eq!(entries(&pool).await, ["after"]);
+    }
+}
+
 /// It has written nothing and can't, as long as it isn't begun anew.
 #[tokio::test]
 async fn a_transaction_that_can_not_have_the_write_lock_is_not_begun_anew() {
