@@ -7,13 +7,13 @@ use lock_core::{
     Clock, Fence, FenceError, FenceReport, NotHeld, Observer, Operation, Record, StoreError, SystemClock, ToFence,
     Transactions,
 };
+use scopeguard::ScopeGuard;
 use sqlx::{Sqlite, SqliteConnection, SqlitePool, Transaction};
-use tokio::runtime::Handle;
 
 use super::{
     BEGIN,
     alive::{ended, is_alive},
-    end::{commit, roll_back, undo, undone},
+    end::{abandon, commit, ending, roll_back, undone},
     failure::{Table, in_check},
     mark,
     refusal::heed,
@@ -110,7 +110,7 @@ const MARKED_AND_HOLD: &str = concat!(include_str!("../sql/fence_marked.sql"), i
 /// guarded, and what was before is gone. So after any such error write no more, and end the transaction by
 /// [`Transactions::roll_back`]. The driver's own roll-back fails then, also that of a drop, and the connection goes back to
 /// the pool but can begin no transaction any more. [`run_in_transaction`](lock_core::Lock::run_in_transaction) puts it right
-/// by itself, also when its work panics or is dropped.
+/// by itself, also when its work panics, or it is dropped, in the work or at its end.
 #[derive(Clone, Debug)]
 pub struct SqliteTransactions {
     pool: SqlitePool,
@@ -204,14 +204,15 @@ impl SqliteTransactions {
 
     async fn begun(&self, fence: &Fence) -> Result<Transaction<'static, Sqlite>, FenceError> {
         let begun = self.pool.begin_with(BEGIN).await;
-        let mut transaction = begun.map_err(|error| before_commit(error, &self.path()))?;
+        let mut transaction = begun.map(ending).map_err(|error| before_commit(error, &self.path()))?;
         match self.check(&mut transaction, fence, MARK_AND_HOLD).await {
-            Ok(()) => Ok(transaction),
+            Ok(()) => Ok(ScopeGuard::into_inner(transaction)),
             Err(refusal) => Err(undone(transaction, refusal).await),
         }
     }
 
-    async fn committed(&self, mut transaction: Transaction<'static, Sqlite>, fence: &Fence) -> Result<(), FenceError> {
+    async fn committed(&self, transaction: Transaction<'static, Sqlite>, fence: &Fence) -> Result<(), FenceError> {
+        let mut transaction = ending(transaction);
         if let Err(refusal) = self.check(&mut transaction, fence, MARKED_AND_HOLD).await {
             return Err(undone(transaction, refusal).await);
         }
@@ -236,15 +237,11 @@ impl Transactions for SqliteTransactions {
     }
 
     async fn roll_back(&self, transaction: Self::Transaction) -> Result<(), StoreError> {
-        let undone = roll_back(transaction, &self.path()).await;
+        let undone = roll_back(ending(transaction), &self.path()).await;
         undone.map_err(|error| error.at(STORE, Operation::Fence, None))
     }
 
-    /// In a task: dropped after SQLite had ended it, its connection could begin none any more.
     fn abandon(&self, transaction: Self::Transaction) {
-        // Outside of a runtime it is dropped.
-        if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(undo(transaction));
-        }
+        abandon(transaction);
     }
 }

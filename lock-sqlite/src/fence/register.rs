@@ -15,7 +15,7 @@ use sqlx::{
 use super::{
     BEGIN,
     alive::is_alive,
-    end::{commit, undone},
+    end::{Ending, commit, ending, undone},
     failure::{Table, in_check},
     refusal::heed,
 };
@@ -253,7 +253,7 @@ impl SqliteFences {
     async fn forgotten(&self, resource: &Resource) -> Result<bool, FenceError> {
         let mut transaction = self.alone().await?;
         let forget = sqlx::query(include_str!("../sql/fence_forget.sql")).bind(resource.as_str());
-        let forgotten = match forget.execute(&mut *transaction).await {
+        let forgotten = match forget.execute(&mut **transaction).await {
             Ok(done) => done.rows_affected() > 0,
             Err(error) => {
                 let error = in_check(error, &mut transaction, &self.path(), &FENCES).await;
@@ -265,8 +265,8 @@ impl SqliteFences {
     }
 
     /// A step of its own, from its beginning to its commit.
-    async fn alone(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
-        self.pool.begin_with(BEGIN).await.map_err(|error| before_commit(error, &self.path()))
+    async fn alone(&self) -> Result<Ending, StoreError> {
+        self.pool.begin_with(BEGIN).await.map(ending).map_err(|error| before_commit(error, &self.path()))
     }
 
     fn path(&self) -> PathBuf {

@@ -5,6 +5,7 @@
 mod common;
 
 mod app;
+mod broken_off;
 mod cost;
 mod ended;
 mod guard;
