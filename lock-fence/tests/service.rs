@@ -302,7 +302,7 @@ async fn layers_that_are_nested_in_one_order_do_not_wait_for_each_other() {
     let both = || Router::new().fallback(touch).layer(inner.clone()).layer(outer.clone());
     let (one, other): (Router, Router) = (both(), both());
     let sent = (1..=20).map(|token: u64| {
-        let app = if token % 2 == 0 { one.clone() } else { other.clone() };
+        let app = if token.is_multiple_of(2) { one.clone() } else { other.clone() };
         tokio::spawn(async move { send(&app, "/", &[&format!("{token}@accounts")]).await.0 })
     });
     let mut passed = 0;
