@@ -231,6 +231,16 @@ fn a_late_answer_to_a_renewal_is_no_revival() {
 }
 
 #[test]
+fn a_renewal_that_left_after_the_loss_is_no_revival_if_the_grant_is_given_back() {
+    let mut tape = Tape::new();
+    tape.acquire(1, 10, (0, 5)).lost(1, 10, 100, Why::Expired);
+    tape.renew(1, 10, (110, 111)).look(1, 10, (112, 113), false).release(1, 10, (120, 121));
+    tape.keeps(Law::Finality, 2);
+    tape.renew(1, 10, (130, 131));
+    tape.breaks(Law::Finality, &["100 Ok Lost", "130 Invoke Renew", "131 Ok Renew"]);
+}
+
+#[test]
 fn a_look_that_believes_beyond_its_own_deadline_is_caught() {
     let said = |event: Event| event.lock("x").owner(owner(1)).token(token(10));
     let mut tape = Tape::new();
