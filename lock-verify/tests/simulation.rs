@@ -77,7 +77,7 @@ fn what_the_clients_saw_keeps_the_laws() {
         let events = simulate(seed, Told::History).unwrap().history.unwrap();
         let history = History::new(events).unwrap();
         // What a run may take beyond the laws' own bounds: a reply that never comes, and a pause after it.
-        let terms = Terms { settle: Duration::from_secs(20), ..Terms::default() };
+        let terms = Terms { settle: Duration::from_secs(20), repeats: true, ..Terms::default() };
         let report = judge(&history, &terms);
         assert!(report.is_clean(), "seed {seed}:\n{report}");
         for finding in report.findings() {

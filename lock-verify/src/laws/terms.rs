@@ -22,6 +22,9 @@ pub struct Terms {
     pub fair: bool,
     /// Whether waiters are woken by events, so that waiting costs the store nothing.
     pub silent: bool,
+    /// Whether the network may run a request twice. What comes back may then be the answer to the second run: that a lock is
+    /// not the asker's, which the first run had given back.
+    pub repeats: bool,
     /// How many requests a count may hold beyond what waiting costs, such as the beginning of a subscription.
     pub spare_requests: u64,
     /// Times in which more than the laws' conditions was done, besides those that the history's own faults tell.
@@ -49,6 +52,7 @@ impl Default for Terms {
             settle: Duration::from_secs(5),
             fair: false,
             silent: false,
+            repeats: false,
             spare_requests: 0,
             windows: Vec::new(),
         }

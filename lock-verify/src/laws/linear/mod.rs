@@ -146,7 +146,7 @@ fn steps(facts: &Facts<'_>, terms: &Terms, stretch: &[Placed<'_>], end: Moment) 
         });
     let mut steps = Vec::new();
     for Placed { made, grant, .. } in stretch {
-        let Some((ask, answer)) = asked(facts, made, kept) else { continue };
+        let Some((ask, answer)) = asked(facts, terms, made, kept) else { continue };
         steps.push((Step { start: made.start, ask, answer: answer.map(|answer| (made.end, answer)) }, made.events()));
         if let Some(expiry) = expiry(facts, terms, made, *grant) {
             steps.push(expiry);
@@ -157,7 +157,7 @@ fn steps(facts: &Facts<'_>, terms: &Terms, stretch: &[Placed<'_>], end: Moment) 
 }
 
 /// What a call asked and was answered; `None` if it says nothing about the lock.
-fn asked(facts: &Facts<'_>, made: &Made, kept: bool) -> Option<(Ask, Option<Answer>)> {
+fn asked(facts: &Facts<'_>, terms: &Terms, made: &Made, kept: bool) -> Option<(Ask, Option<Answer>)> {
     let (told, owner) = (facts.told(made), owner(facts, made));
     let not_ours = told.why == Some(Why::NotOurs);
     let ask = match made.call.f {
@@ -170,6 +170,8 @@ fn asked(facts: &Facts<'_>, made: &Made, kept: bool) -> Option<(Ask, Option<Answ
         (Kind::Ok, F::Acquire) => Answer::Granted(told.token?),
         (Kind::Ok, _) => Answer::Done,
         (Kind::Fail, F::Acquire) if told.why == Some(Why::Held) && !kept => Answer::Held,
+        // As good as no answer: the first run of the request may have done it.
+        (Kind::Fail, F::Release) if not_ours && terms.repeats => return Some((ask, None)),
         (Kind::Fail, F::Renew | F::Release) if not_ours => Answer::NotOurs,
         (Kind::Fail, _) => return None,
         // A doubtful renewal changes nothing that the model knows of.
