@@ -29,9 +29,15 @@ impl Alone {
         Locks::new(PostgresLocks::connect(self.server.url()).await.unwrap())
     }
 
-    /// Statements executed so far, this one's own aside.
+    /// Statements executed so far, those of looking aside.
+    /// Once nobody is in the midst of one: a statement is counted when it has ended, a little after its rows were sent.
     async fn statements(&self) -> i64 {
-        let sql = "SELECT coalesce(sum(calls), 0)::bigint FROM pg_stat_statements WHERE query NOT LIKE '%pg_stat_statements%'";
+        let busy = "SELECT count(*) FROM pg_stat_activity \
+                    WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid() AND state <> 'idle'";
+        while sqlx::query_scalar::<_, i64>(busy).fetch_one(&self.admin).await.unwrap() > 0 {
+            tokio::task::yield_now().await;
+        }
+        let sql = "SELECT coalesce(sum(calls), 0)::bigint FROM pg_stat_statements WHERE query NOT LIKE '%pg_stat_%'";
         sqlx::query_scalar(sql).fetch_one(&self.admin).await.unwrap()
     }
 }
