@@ -19,8 +19,9 @@ use crate::{
 /// It is called in the midst of the work, so it must not block. One that panics is not asked to account for it: the panic
 /// goes no further, and no lease suffers.
 pub trait Observer: fmt::Debug + Send + Sync + 'static {
-    /// Something happened to a lock of this store (a register's: `files`, `object store` and `service` as well), and of the class that the application gave it
-    /// ([`Lock::class`](crate::Lock::class)). Names of locks are not told: metrics must be bounded.
+    /// Something happened to a lock of this store (a register's: `files`, `object store` and `service` as well), and of the
+    /// class that the application gave it ([`Lock::class`](crate::Lock::class)). Names of locks are not told: metrics must be
+    /// bounded.
     fn observed(&self, store: &'static str, class: Option<&str>, event: &Event);
 }
 
