@@ -105,6 +105,7 @@ fn test(wish: &[(&str, String)], stores: &[&str]) -> Result<ExitCode, String> {
     }
     // A server that isn't there was not burnt: nobody may take that for a pass.
     cargo.env("CI", "1");
+    eprintln!("xtask: building all stores with optimisation, which takes minutes the first time");
     let status =
         cargo.current_dir(crate::test::root()).status().map_err(|error| format!("can't run cargo: {error}"))?;
     Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
