@@ -2,28 +2,72 @@
 
 use std::path::Path;
 
+use futures_util::TryStreamExt;
 use lock_core::{ErrorKind, StoreError};
-use sqlx::{AssertSqlSafe, Error, SqliteConnection};
-
-use super::driver;
-use crate::{
-    failure::{before_commit, is_wrong},
-    place::quoted,
+use sqlx::{
+    AssertSqlSafe, Error, FromRow, Sqlite, SqliteConnection,
+    query::QueryAs,
+    sqlite::{SqliteArguments, SqliteRow},
 };
 
-/// Checks that SQLite hasn't ended the transaction by itself, as it does after some failures (`OR ROLLBACK`,
-/// `RAISE(ROLLBACK)`, a full disk). The driver doesn't notice, and what follows would be committed statement by statement.
+use super::driver;
+use crate::{failure::is_wrong, place::quoted};
+
+/// What a check read, with the answer to its last statement, a `BEGIN`, which only fails in a transaction.
+///
+/// SQLite ends a transaction by itself after some failures (`OR ROLLBACK`, `RAISE(ROLLBACK)`, a full disk). The driver doesn't
+/// notice, and what follows would be committed statement by statement. In one message with the check, to ask costs next to
+/// nothing; in one of its own, a tenth of a small transaction.
+pub(super) enum Read<R> {
+    /// In the transaction.
+    Alive(Option<R>),
+    /// It had ended. What was written before is gone, what came after was kept. The connection is in a transaction again, an
+    /// empty one, so that the driver's roll-back finds what it expects. If it didn't, the driver would count the transaction as
+    /// open for ever, and whoever gets the connection from the pool next could begin none.
+    Ended,
+    /// The check failed, in the transaction.
+    Failed(Error),
+}
+
+/// Asks a check whose last statement is that `BEGIN`. At most one row is read.
 ///
 /// # Errors
-/// As unknown: what was written before is gone, what came after was kept. The connection is in a transaction again then, an
-/// empty one, so that the driver's roll-back finds what it expects. If it didn't, the driver would count the transaction as
-/// open for ever, and whoever gets the connection from the pool next could begin none.
-pub(super) async fn is_alive(connection: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
-    match begin_if_ended(connection).await {
-        Ok(false) => Ok(()),
-        Ok(true) => Err(ended(path)),
-        Err(error) => Err(before_commit(error, path)),
-    }
+/// That the transaction can't be looked after.
+pub(super) async fn read_alive<R>(
+    connection: &mut SqliteConnection,
+    check: QueryAs<'_, Sqlite, R, SqliteArguments>,
+) -> Result<Read<R>, Error>
+where
+    R: Send + Unpin + for<'r> FromRow<'r, SqliteRow>,
+{
+    let mut row = None;
+    let failure = {
+        let mut rows = check.fetch(&mut *connection);
+        loop {
+            match rows.try_next().await {
+                Ok(Some(read)) => row = Some(read),
+                Ok(None) => break None,
+                Err(error) => break Some(error),
+            }
+        }
+    };
+    let ended = match &failure {
+        // It began one.
+        None => end_told(connection, true).await?,
+        Some(error) if is_within(error) => end_told(connection, false).await?,
+        // It came to nothing, or only to an end: whether there was one is asked anew.
+        Some(_) => begin_if_ended(connection).await?,
+    };
+    Ok(match failure {
+        _ if ended => Read::Ended,
+        Some(error) if !is_within(&error) => Read::Failed(error),
+        _ => Read::Alive(row),
+    })
+}
+
+/// Whether it is a `BEGIN` that failed since a transaction is open. SQLite has no code for it.
+fn is_within(error: &Error) -> bool {
+    is_wrong(error) && error.as_database_error().is_some_and(|error| error.message().ends_with("within a transaction"))
 }
 
 /// What is told of a transaction that isn't the one that was begun.
@@ -35,11 +79,14 @@ pub(super) fn ended(path: &Path) -> StoreError {
 
 /// Begins an empty one in the place of one that SQLite has ended: whether it had.
 pub(super) async fn begin_if_ended(connection: &mut SqliteConnection) -> Result<bool, Error> {
-    // It comes first: the driver's count is right when it has answered all that was asked before.
-    let mut has_ended = begins(connection).await?;
-    if !has_ended {
-        has_ended = was_within(connection).await?;
-    }
+    let begun = begins(connection).await?;
+    end_told(connection, begun).await
+}
+
+/// The same, when a `BEGIN` has been tried already, and it is known whether that began one.
+async fn end_told(connection: &mut SqliteConnection, begun: bool) -> Result<bool, Error> {
+    // After it: the driver's count is right when it has answered all that was asked before.
+    let has_ended = begun || was_within(connection).await?;
     // Or it has rolled back one too many, as it does for one within that is dropped while it begins.
     if has_ended || driver::depth(connection) == 0 {
         return open_again(connection).await.map(|()| true);

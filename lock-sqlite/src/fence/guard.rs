@@ -12,7 +12,7 @@ use sqlx::{Sqlite, SqliteConnection, SqlitePool, Transaction};
 
 use super::{
     BEGIN,
-    alive::{ended, is_alive},
+    alive::{Read, ended, read_alive},
     end::{abandon, commit, ending, roll_back, undone},
     failure::{Table, in_check},
     mark,
@@ -31,7 +31,8 @@ const LOCKS: Table = Table {
               kept elsewhere",
 };
 
-const HOLD: &str = include_str!("../sql/fence_hold.sql");
+/// In a transaction that somebody else began, which may not be one any more.
+const HOLD_AND_BEGIN: &str = concat!(include_str!("../sql/fence_hold.sql"), include_str!("../sql/fence_begin.sql"));
 
 /// At its beginning, in one message.
 const MARK_AND_HOLD: &str = concat!(include_str!("../sql/fence_mark.sql"), include_str!("../sql/fence_hold.sql"));
@@ -174,8 +175,13 @@ impl SqliteTransactions {
     }
 
     async fn is_held(&self, connection: &mut SqliteConnection, fence: &Fence) -> Result<(), FenceError> {
-        is_alive(connection, &self.path()).await?;
-        self.check(connection, fence, HOLD).await
+        let path = self.path();
+        let look = sqlx::query_as(HOLD_AND_BEGIN).bind(fence.lock().as_str());
+        match read_alive(connection, look).await.map_err(|error| before_commit(error, &path))? {
+            Read::Alive(row) => self.judge(row, fence),
+            Read::Ended => Err(ended(&path).into()),
+            Read::Failed(error) => Err(in_check(error, connection, &path, &LOCKS).await.into()),
+        }
     }
 
     async fn check(
@@ -184,14 +190,17 @@ impl SqliteTransactions {
         fence: &Fence,
         hold: &'static str,
     ) -> Result<(), FenceError> {
-        let boot_id = self.boot_id.clone()?;
         let record = sqlx::query_as(hold).bind(fence.lock().as_str());
-        let row: Option<Row> = match record.fetch_optional(&mut *connection).await {
-            Ok(row) => row,
-            Err(error) if mark::is_missing(&error) => return Err(ended(&self.path()).into()),
-            Err(error) => return Err(in_check(error, connection, &self.path(), &LOCKS).await.into()),
-        };
-        // Read after the write lock was had: from here to the end nobody can be granted it.
+        match record.fetch_optional(&mut *connection).await {
+            Ok(row) => self.judge(row, fence),
+            Err(error) if mark::is_missing(&error) => Err(ended(&self.path()).into()),
+            Err(error) => Err(in_check(error, connection, &self.path(), &LOCKS).await.into()),
+        }
+    }
+
+    /// After the write lock was had: from here to the end of the transaction nobody can be granted the lock.
+    fn judge(&self, row: Option<Row>, fence: &Fence) -> Result<(), FenceError> {
+        let boot_id = self.boot_id.clone()?;
         let now = self.clock.now();
         let record = row.map(|row| row::parse(row, &boot_id).and_then(|(_, record)| record)).transpose();
         let holds = |record: &Record| record.token == fence.token() && record.lease.is_some() && record.is_taken(now);

@@ -14,7 +14,7 @@ use sqlx::{
 
 use super::{
     BEGIN,
-    alive::is_alive,
+    alive::{Read, ended, read_alive},
     end::{Ending, commit, ending, undone},
     failure::{Table, in_check},
     refusal::heed,
@@ -30,6 +30,11 @@ const FENCES: Table = Table {
     name: "leasehold_fences",
     missing: "no fences are kept in it; open the register on the file that has the data",
 };
+
+const ADMIT: &str = include_str!("../sql/fence_admit.sql");
+
+/// In a transaction that somebody else began, which may not be one any more.
+const ADMIT_AND_BEGIN: &str = concat!(include_str!("../sql/fence_admit.sql"), include_str!("../sql/fence_begin.sql"));
 
 /// How long a connection of its own waits for others that write.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -175,15 +180,29 @@ impl SqliteFences {
     ) -> Result<(), FenceError> {
         let admitted = match fence.to_fence() {
             Ok(fence) => {
-                let admitted = match is_alive(transaction, &self.path()).await {
-                    Ok(()) => self.step(transaction, resource, &fence, pass).await,
-                    Err(ended) => Err(ended.into()),
-                };
+                let admitted = self.admitted(transaction, resource, &fence, pass).await;
                 self.report.told(Some(fence.lock()), admitted)
             }
             Err(invalid) => self.report.told(None, Err(invalid)),
         };
         heed(transaction, admitted).await
+    }
+
+    /// In a transaction that somebody else began, which may not be one any more.
+    async fn admitted(
+        &self,
+        connection: &mut SqliteConnection,
+        resource: &Resource,
+        fence: &Fence,
+        pass: Pass,
+    ) -> Result<(), FenceError> {
+        let path = self.path();
+        let highest = sqlx::query_as(ADMIT_AND_BEGIN).bind(resource.as_str());
+        match read_alive(connection, highest).await.map_err(|error| before_commit(error, &path))? {
+            Read::Alive(row) => self.raise_over(row, connection, resource, fence, pass).await,
+            Read::Ended => Err(ended(&path).into()),
+            Read::Failed(error) => Err(in_check(error, connection, &path, &FENCES).await.into()),
+        }
     }
 
     async fn step(
@@ -193,11 +212,23 @@ impl SqliteFences {
         fence: &Fence,
         pass: Pass,
     ) -> Result<(), FenceError> {
-        let admit_sql = sqlx::query_as(include_str!("../sql/fence_admit.sql")).bind(resource.as_str());
-        let highest = match admit_sql.fetch_optional(&mut *connection).await {
-            Ok(row) => row.map(|row| parse(row, resource)).transpose()?,
-            Err(error) => return Err(in_check(error, connection, &self.path(), &FENCES).await.into()),
-        };
+        let highest = sqlx::query_as(ADMIT).bind(resource.as_str());
+        match highest.fetch_optional(&mut *connection).await {
+            Ok(row) => self.raise_over(row, connection, resource, fence, pass).await,
+            Err(error) => Err(in_check(error, connection, &self.path(), &FENCES).await.into()),
+        }
+    }
+
+    /// Over what the resource has seen, which can't change any more before the transaction ends.
+    async fn raise_over(
+        &self,
+        highest: Option<Row>,
+        connection: &mut SqliteConnection,
+        resource: &Resource,
+        fence: &Fence,
+        pass: Pass,
+    ) -> Result<(), FenceError> {
+        let highest = highest.map(|row| parse(row, resource)).transpose()?;
         if admit(highest.as_ref(), resource, fence, pass)? {
             let raise = sqlx::query(include_str!("../sql/fence_raise.sql"))
                 .bind(resource.as_str())
