@@ -1,16 +1,19 @@
-//! What a fenced write costs more than a plain one.
+//! What a fenced write costs more than a plain one. In a program of its own: nothing else runs beside it.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what went wrong by failing")]
+
+#[path = "fence/app.rs"]
+#[allow(dead_code, reason = "it uses a part of it")]
+mod app;
+mod common;
 
 use std::{path::Path, time::Duration};
 
+use app::{append, fence, immediate, pool, resource};
+use common::{ask, take};
 use lock_core::{Clock, FenceRegister, Pass, SystemClock, Transactions};
 use lock_sqlite::{
     SqliteFences, SqliteLocks, SqliteTransactions,
     sqlx::{self, SqliteConnection, SqlitePool},
-};
-
-use crate::{
-    app::{append, fence, immediate, pool, resource},
-    common::{ask, take},
 };
 
 const ROUNDS: u32 = 100;

@@ -6,7 +6,6 @@ mod common;
 
 mod app;
 mod broken_off;
-mod cost;
 mod ended;
 mod guard;
 mod guarded;
