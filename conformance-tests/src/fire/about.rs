@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     ground::Ground,
     run::{Fire, SOON},
+    silence::SPARE,
 };
 use crate::Failure;
 
@@ -73,6 +74,7 @@ impl About {
             poll: self.poll,
             fair: self.fair,
             silent: self.silent,
+            spare_requests: SPARE * self.clients as u64,
             settle: SOON + self.stalled,
             ..Terms::default()
         }

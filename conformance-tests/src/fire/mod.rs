@@ -46,6 +46,7 @@ mod report;
 mod run;
 mod scale;
 mod scene;
+mod silence;
 mod stalls;
 mod tasks;
 mod wire;

@@ -36,6 +36,11 @@ impl Network {
         self.wires[client].iter().map(Wire::address).collect()
     }
 
+    /// How much clients have sent so far; `None` if they don't reach their servers by wires.
+    pub(super) fn requests(&self) -> Option<u64> {
+        (self.servers() > 0).then(|| self.wires.iter().flatten().map(Wire::requests).sum())
+    }
+
     fn servers(&self) -> usize {
         self.wires.first().map_or(0, Vec::len)
     }

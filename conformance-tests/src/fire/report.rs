@@ -88,7 +88,7 @@ impl Burnt {
         }
         let mut broken: Vec<String> = laws.violations().take(TOLD).map(|broken| told(broken, events)).collect();
         broken.extend(counted(&history, folder)?);
-        broken.extend(untested(&laws));
+        broken.extend(untested(&laws, terms.fair));
         let falls = falls_of(folder, terms)?;
         if falls == 0 {
             broken.push("too tame: holders were frozen, and no token fell in what nothing fences".to_owned());
@@ -159,11 +159,20 @@ fn merged(history: &History, folder: &Path) -> Result<(), Failure> {
 }
 
 /// Laws for which a run without anything to check shows nothing.
-const MUST_BE_TESTED: [Law; 7] =
-    [Law::Belief, Law::Fence, Law::Stability, Law::Resource, Law::Strangers, Law::Liveness, Law::Finality];
+const MUST_BE_TESTED: [Law; 8] = [
+    Law::Belief,
+    Law::Fence,
+    Law::Stability,
+    Law::Resource,
+    Law::Strangers,
+    Law::Liveness,
+    Law::Finality,
+    Law::Silence,
+];
 
-fn untested(laws: &Report) -> impl Iterator<Item = String> {
-    let untested = MUST_BE_TESTED.into_iter().filter(|law| laws.of(*law).is_none_or(|finding| finding.checked == 0));
+fn untested(laws: &Report, fair: bool) -> impl Iterator<Item = String> {
+    let must = MUST_BE_TESTED.into_iter().chain(fair.then_some(Law::Order));
+    let untested = must.filter(|law| laws.of(*law).is_none_or(|finding| finding.checked == 0));
     untested.map(|law| format!("too tame: there was nothing to check {law} by"))
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::SocketAddr,
     path::PathBuf,
     process::ExitCode,
     sync::{Arc, atomic::Ordering},
@@ -28,6 +29,7 @@ use super::{
     people,
     report::Burnt,
     scene::{Scene, Site},
+    silence,
     stalls::Stalls,
     tasks::TRANSACTED,
     words::Plan,
@@ -187,7 +189,15 @@ impl Fire {
         drop(faults);
         let herd = Arc::into_inner(herd).ok_or_else(|| Failure::new("a fault still has the clients"));
         herd?.stop().await?;
-        self.read(ground, open).await?;
+        let mut scenes = Vec::new();
+        for client in 0..self.clients {
+            scenes.push(open(self.site(ground, &network.addresses(client))?).await?);
+        }
+        let counter = Pen::new(Recorder::to_file(self.history("silence"))?, silence::COUNTER);
+        silence::listen(&scenes, Arc::clone(&operator), &network, ground.scale(), &counter).await?;
+        counter.finish()?;
+        drop(scenes);
+        last_look::read(&open(self.site(ground, &[])?).await?, &self.folder).await?;
         pen.finish()?;
         let about = About::new(self, burnt_for, stalls.so_far(), nemesis.done(), ground, &*operator);
         about.write(&self.folder)?;
@@ -302,19 +312,15 @@ impl Fire {
         herd.must_be_well().await
     }
 
-    /// What all resources have in the end.
-    async fn read<O>(&self, ground: &dyn Ground, open: O) -> Outcome
-    where
-        O: AsyncFn(Site) -> Result<Scene, Failure>,
-    {
-        let site = Site {
+    /// Where this process itself finds the servers, when everybody has ended.
+    fn site(&self, ground: &dyn Ground, by: &[SocketAddr]) -> Result<Site, Failure> {
+        Ok(Site {
             store: self.store.clone(),
-            place: ground.place(&[]),
+            place: ground.place(by),
             folder: self.folder.clone(),
             clock: Arc::new(WrongClock::new(0)),
             loses_data: self.chosen(ground)?.loses_data(ground),
-        };
-        last_look::read(&open(site).await?, &self.folder).await
+        })
     }
 
     fn history(&self, of: &str) -> PathBuf {

@@ -1,6 +1,14 @@
 //! The network between one client and one server, which can be made to fail in one direction or in both.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -22,6 +30,7 @@ pub(super) struct Wire {
     address: SocketAddr,
     weather: Arc<watch::Sender<Weather>>,
     listening: JoinHandle<()>,
+    requests: Arc<AtomicU64>,
 }
 
 /// What becomes of bytes on their way.
@@ -58,14 +67,20 @@ impl Wire {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let weather = Arc::new(watch::Sender::default());
-        let listening = tokio::spawn(listen(listener, server.into(), Arc::clone(&weather)));
-        Ok(Self { address, weather, listening })
+        let requests = Arc::default();
+        let listening = tokio::spawn(listen(listener, server.into(), Arc::clone(&weather), Arc::clone(&requests)));
+        Ok(Self { address, weather, listening, requests })
     }
 
     /// Where the client connects to.
     #[must_use]
     pub(super) const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// How many pieces clients have sent so far; what was sent in one go is one.
+    pub(super) fn requests(&self) -> u64 {
+        self.requests.load(Ordering::SeqCst)
     }
 
     /// Changes the weather; connections stay.
@@ -86,7 +101,7 @@ impl Drop for Wire {
     }
 }
 
-async fn listen(listener: TcpListener, server: String, weather: Arc<watch::Sender<Weather>>) {
+async fn listen(listener: TcpListener, server: String, weather: Arc<watch::Sender<Weather>>, requests: Arc<AtomicU64>) {
     loop {
         let Ok((client, _)) = listener.accept().await else {
             // No file left, for example: others may close theirs.
@@ -95,14 +110,14 @@ async fn listen(listener: TcpListener, server: String, weather: Arc<watch::Sende
         };
         let (now, weather) = (*weather.borrow(), weather.subscribe());
         if !now.refuse {
-            tokio::spawn(serve(client, server.clone(), weather));
+            tokio::spawn(serve(client, server.clone(), weather, Arc::clone(&requests)));
         }
     }
 }
 
-async fn serve(client: TcpStream, server: String, mut weather: watch::Receiver<Weather>) {
+async fn serve(client: TcpStream, server: String, mut weather: watch::Receiver<Weather>, requests: Arc<AtomicU64>) {
     let cuts = weather.borrow().cuts;
-    let pass = pass(client, server, weather.clone());
+    let pass = pass(client, server, weather.clone(), &requests);
     tokio::select! {
         // An error means that the wire is gone, which is a cut as well.
         _ = weather.wait_for(|weather| weather.cuts != cuts) => {}
@@ -110,7 +125,12 @@ async fn serve(client: TcpStream, server: String, mut weather: watch::Receiver<W
     }
 }
 
-async fn pass(client: TcpStream, server: String, weather: watch::Receiver<Weather>) -> io::Result<()> {
+async fn pass(
+    client: TcpStream,
+    server: String,
+    weather: watch::Receiver<Weather>,
+    requests: &AtomicU64,
+) -> io::Result<()> {
     let server = TcpStream::connect(server).await?;
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
@@ -118,14 +138,15 @@ async fn pass(client: TcpStream, server: String, weather: watch::Receiver<Weathe
     let (from_server, to_server) = server.into_split();
     // However one half ends, both are dropped. Requests that are held don't notice that their client is gone.
     tokio::select! {
-        ended = carry(from_client, to_server, weather.clone(), Way::ToServer) => ended,
+        ended = carry(from_client, to_server, weather.clone(), Way::ToServer(requests)) => ended,
         ended = carry(from_server, to_client, weather, Way::ToClient) => ended,
     }
 }
 
 #[derive(Clone, Copy)]
-enum Way {
-    ToServer,
+enum Way<'a> {
+    /// What passes is counted.
+    ToServer(&'a AtomicU64),
     ToClient,
 }
 
@@ -133,7 +154,7 @@ async fn carry(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut weather: watch::Receiver<Weather>,
-    way: Way,
+    way: Way<'_>,
 ) -> io::Result<()> {
     let mut bytes = vec![0; 64 * 1024];
     let mut lost = false;
@@ -153,7 +174,10 @@ async fn carry(
                 continue;
             }
             Way::ToClient => _ = weather.wait_for(|weather| !weather.hold_replies).await,
-            Way::ToServer => _ = weather.wait_for(|weather| !weather.hold_requests).await,
+            Way::ToServer(requests) => {
+                requests.fetch_add(1, Ordering::SeqCst);
+                _ = weather.wait_for(|weather| !weather.hold_requests).await;
+            }
         }
         to.write_all(&bytes[..length]).await?;
     }
