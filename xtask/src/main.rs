@@ -8,6 +8,7 @@ mod bench;
 mod features;
 mod fire;
 mod packages;
+mod programs;
 mod results;
 mod seeded_bugs;
 mod simulate;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use crate::{packages, results::Results, table};
+use crate::{packages, programs, results::Results, table};
 
 /// Tells the conformance suite where to write its result files.
 const RESULTS_VARIABLE: &str = "LEASEHOLD_CONFORMANCE_RESULTS";
@@ -18,7 +18,7 @@ pub(crate) fn run(filters: &[String]) -> Result<ExitCode, String> {
 
     let directory = results_directory();
     clear(&directory)?;
-    let tests = cargo_test(&directory, filters)?;
+    let tests = run_all(&directory, filters)?;
 
     let results = Results::read(&directory)?;
     println!("\n{}", table::report(&results));
@@ -65,18 +65,23 @@ fn missing_line(missing: &BTreeMap<String, Vec<&str>>) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join(" | "))
 }
 
-/// The exit code of the tests.
-fn cargo_test(directory: &Path, filters: &[String]) -> Result<u8, String> {
-    eprintln!("xtask: cargo test --workspace --all-features");
+/// All programs, then the examples of the documentation; one failure must not leave the rest of the table empty.
+fn run_all(directory: &Path, filters: &[String]) -> Result<u8, String> {
+    let programs = programs::build()?;
+    let failed = programs::run(programs, filters, &[(RESULTS_VARIABLE, directory)])?;
+    eprintln!("xtask: cargo test --doc --workspace --all-features");
     let status = crate::cargo()
-        // One failure must not leave the rest of the table empty.
-        .args(["test", "--workspace", "--all-features", "--no-fail-fast", "--"])
+        .args(["test", "--doc", "--workspace", "--all-features", "--no-fail-fast", "--"])
         .args(filters)
         .current_dir(root())
-        .env(RESULTS_VARIABLE, directory)
         .status()
         .map_err(|error| format!("can't run cargo test: {error}"))?;
-    Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
+    for name in &failed {
+        eprintln!("xtask: failed: {name}");
+    }
+    let documentation = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
+    // As cargo test has it.
+    Ok(if failed.is_empty() { documentation } else { 101 })
 }
 
 /// The tests' exit code, and a failure where the results know of one that it hides.
@@ -97,10 +102,12 @@ fn clear(directory: &Path) -> Result<(), String> {
 }
 
 fn results_directory() -> PathBuf {
-    // Absolute, since test programs run in the directories of their crates.
-    std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| root().join("target"), |target| root().join(target))
-        .join("conformance")
+    target().join("conformance")
+}
+
+/// Absolute, since test programs run in the directories of their crates.
+pub(crate) fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |target| root().join(target))
 }
 
 pub(crate) fn root() -> PathBuf {
