@@ -30,7 +30,7 @@ and L4 must break in a set that nothing fences, or the run was too tame.
 
 Examples:
   cargo xtask fire --store postgres --minutes 5
-  cargo xtask fire --store all --minutes 20 --keep target/fire
+  cargo xtask fire --store all --minutes 20 --at-once 3 --keep target/fire
   cargo xtask fire --store redis --faults help              what can be done to it
   cargo xtask fire --store redis --faults wiped,frozen,cut  these faults only
   cargo xtask fire --store etcd-three --minutes 5 --seed 7  the same chance again; the machine's timing isn't repeated
@@ -39,7 +39,7 @@ Examples:
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// Which store: sqlite, postgres, redis, redis-sentinel, redlock, mongo, etcd, etcd-three, zookeeper, zookeeper-three,
-    /// or all of them, one after the other
+    /// or all of them
     #[arg(long, default_value = "all")]
     store: String,
     /// For how long there are faults, on each store
@@ -51,6 +51,9 @@ pub(crate) struct Options {
     /// Only these faults, with commas between them; `help` lists them
     #[arg(long)]
     faults: Option<String>,
+    /// How many stores burn at the same time; clients mostly wait, but 2 cores bear no more than 4
+    #[arg(long, default_value_t = 1)]
+    at_once: usize,
     /// How many client processes, at least 3
     #[arg(long, default_value_t = 6)]
     clients: u32,
@@ -68,7 +71,7 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<ExitCode, String> {
     crate::packages::install_missing()?;
     if let Some(folder) = &options.judge {
-        return test(&[("JUDGE", absolute(folder)?)], &[]);
+        return test(&[("JUDGE", absolute(folder)?)], &[], 1);
     }
     let stores: Vec<&str> = match options.store.as_str() {
         "all" => STORES.to_vec(),
@@ -86,17 +89,17 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode, String> {
         ("CLIENTS", options.clients.to_string()),
         ("KEPT", options.leases.to_string()),
     ];
-    wish.extend(options.seed.map(|seed| ("SEED", seed.to_string())));
+    wish.push(("SEED", options.seed.map_or("any".to_owned(), |seed| seed.to_string())));
     wish.extend(options.faults.clone().map(|faults| ("FAULTS", faults)));
     wish.extend(options.keep.as_ref().map(absolute).transpose()?.map(|folder| ("FOLDER", folder)));
-    test(&wish, &stores)
+    test(&wish, &stores, options.at_once.max(1))
 }
 
-/// The test program that burns these stores, one at a time; in an optimised build.
-fn test(wish: &[(&str, String)], stores: &[&str]) -> Result<ExitCode, String> {
+/// The test program that burns these stores; in an optimised build.
+fn test(wish: &[(&str, String)], stores: &[&str], at_once: usize) -> Result<ExitCode, String> {
     let mut cargo = crate::cargo();
     cargo.args(["test", "--quiet", "--release", "-p", "conformance-tests", "--test", "fire", "--"]);
-    cargo.args(["--test-threads", "1", "--exact", "--nocapture"]);
+    cargo.args(["--test-threads", &at_once.to_string(), "--exact", "--nocapture"]);
     for store in STORES.iter().filter(|store| !stores.contains(store)) {
         cargo.args(["--skip", store]);
     }

@@ -53,8 +53,8 @@ const STORES: [(&str, &str); 9] = [
     ("memory", "memory"),
 ];
 
-/// Programs that search on all cores.
-const BUSY: [&str; 2] = ["lock-verify/models", "lock-verify/simulation"];
+/// Programs that search on all cores, or break many servers at once.
+const BUSY: [&str; 3] = ["conformance-tests/fire", "lock-verify/models", "lock-verify/simulation"];
 
 /// Packages whose tests ask no server.
 const WITHOUT_SERVERS: [&str; 4] = ["lock-core", "lock-macros", "lock-verify", "xtask"];

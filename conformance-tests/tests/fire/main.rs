@@ -1,9 +1,10 @@
 //! Every store under fire: clients in processes of their own, servers of the run's own, faults by a seed; and the laws over
 //! all that happened.
 //!
-//! `cargo test -p conformance-tests --test fire` burns each store for some 15 s. `LEASEHOLD_FIRE_SECONDS=120` is longer,
-//! `LEASEHOLD_FIRE_SEED=7` draws a run's chance again, `LEASEHOLD_FIRE_FAULTS=frozen,cut` makes only these faults
-//! (`help` lists them), `LEASEHOLD_FIRE_JUDGE=/tmp/x/postgres` judges a history once more, `LEASEHOLD_FIRE_CLIENTS=9` starts so many, `LEASEHOLD_FIRE_FOLDER=/tmp/x` keeps all histories there.
+//! `cargo test -p conformance-tests --test fire` burns each store for some 15 s, always with the same seed.
+//! `LEASEHOLD_FIRE_SECONDS=120` is longer, `LEASEHOLD_FIRE_SEED=7` draws another chance (`any` a new one in each run),
+//! `LEASEHOLD_FIRE_FAULTS=frozen,cut` makes only these faults (`help` lists them), `LEASEHOLD_FIRE_CLIENTS=9` starts so many,
+//! `LEASEHOLD_FIRE_FOLDER=/tmp/x` keeps all histories there, `LEASEHOLD_FIRE_JUDGE=/tmp/x/postgres` judges one once more.
 //! `cargo xtask fire` sets them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what went wrong by failing")]
@@ -78,6 +79,9 @@ const AT_ONCE: usize = 4;
 
 /// How long each store burns, unless it is said.
 const SECONDS: u64 = 15;
+
+/// By which seed, unless it is said: a test is the same each time, as far as the machine lets it be.
+const SEED: u64 = 7;
 
 fn main() -> ExitCode {
     if let Some(code) = Fire::play(open) {
@@ -169,6 +173,7 @@ fn burn(store: &'static Store, ground: &dyn Ground, wish: &Wish) -> Result<Burnt
 struct Wish {
     length: Duration,
     kept: usize,
+    /// `None`: a new one.
     seed: Option<u64>,
     clients: Option<usize>,
     faults: Option<Vec<String>>,
@@ -185,7 +190,7 @@ impl Wish {
         Ok(Self {
             length: Duration::from_secs(number("SECONDS")?.unwrap_or(SECONDS)),
             kept: usize::try_from(number("KEPT")?.unwrap_or(100))?,
-            seed: number("SEED")?,
+            seed: if text("SEED").as_deref() == Some("any") { None } else { Some(number("SEED")?.unwrap_or(SEED)) },
             clients: number("CLIENTS")?.map(usize::try_from).transpose()?,
             faults: text("FAULTS").map(|text| text.split(',').map(|name| name.trim().to_owned()).collect()),
             folder: text("FOLDER").map(PathBuf::from),
