@@ -77,7 +77,7 @@
 //! # Under fire
 //!
 //! Clients in processes of their own, on servers that are frozen, killed and cut off at random, and the laws over the history
-//! of all that: [`fire`].
+//! of all that: [`fire`], a feature of this crate.
 //!
 //! # What a run promises
 //!
@@ -100,6 +100,7 @@ pub mod doubt;
 mod failure;
 mod faults;
 pub mod fence;
+#[cfg(feature = "fire")]
 pub mod fire;
 pub mod frozen;
 pub mod grants;

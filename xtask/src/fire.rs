@@ -98,7 +98,18 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode, String> {
 /// The test program that burns these stores; in an optimised build.
 fn test(wish: &[(&str, String)], stores: &[&str], at_once: usize) -> Result<ExitCode, String> {
     let mut cargo = crate::cargo();
-    cargo.args(["test", "--quiet", "--release", "-p", "conformance-tests", "--test", "fire", "--"]);
+    cargo.args([
+        "test",
+        "--quiet",
+        "--release",
+        "-p",
+        "conformance-tests",
+        "--features",
+        "fire",
+        "--test",
+        "fire",
+        "--",
+    ]);
     cargo.args(["--test-threads", &at_once.to_string(), "--exact", "--nocapture"]);
     for store in STORES.iter().filter(|store| !stores.contains(store)) {
         cargo.args(["--skip", store]);

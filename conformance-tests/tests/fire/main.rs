@@ -1,7 +1,7 @@
 //! Every store under fire: clients in processes of their own, servers of the run's own, faults by a seed; and the laws over
 //! all that happened.
 //!
-//! `cargo test -p conformance-tests --test fire` burns each store for some 15 s, always with the same seed.
+//! `cargo test -p conformance-tests --features fire --test fire` burns each store for some 15 s, always with the same seed.
 //! `LEASEHOLD_FIRE_SECONDS=120` is longer, `LEASEHOLD_FIRE_SEED=7` draws another chance (`any` a new one in each run),
 //! `LEASEHOLD_FIRE_FAULTS=frozen,cut` makes only these faults (`help` lists them), `LEASEHOLD_FIRE_CLIENTS=9` starts so many,
 //! `LEASEHOLD_FIRE_FOLDER=/tmp/x` keeps all histories there, `LEASEHOLD_FIRE_JUDGE=/tmp/x/postgres` judges one once more.
