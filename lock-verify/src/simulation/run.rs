@@ -14,6 +14,7 @@ use super::{
     plan::Plan,
     report::Outcome,
     trace::Trace,
+    work::AT_LEAST,
     world::{Shared, World},
 };
 
@@ -167,9 +168,12 @@ impl Run {
         }
     }
 
-    /// Where nothing goes wrong nothing is left to its ttl: what was dropped half-way as well is given back at once.
+    /// Where nothing goes wrong nothing is left to its ttl: what was dropped half-way as well is given back at once, but where
+    /// it is to be taken at least for a while.
     fn let_go(&mut self) {
-        let until = self.at + nanos(self.plan.think) * 4 + self.plan.delay.1 * 10 + 10_000_000;
+        let least = AT_LEAST.into_iter().fold(0.0, f64::max);
+        let at_least = nanos(self.plan.longest_ttl().mul_f64(least));
+        let until = self.at + at_least + nanos(self.plan.think) * 4 + self.plan.delay.1 * 10 + 10_000_000;
         while let Some(due) = self.shared.events.pop() {
             if due.at > until {
                 let at = due.at;

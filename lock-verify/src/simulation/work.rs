@@ -53,6 +53,9 @@ pub(super) async fn work(mut worker: Worker) {
     worker.line.shared.world().ends(worker.line.node);
 }
 
+/// For which parts of its ttl a lock is taken at least.
+pub(super) const AT_LEAST: [f64; 2] = [0.05, 0.3];
+
 impl Worker {
     pub(super) fn now(&self) -> u64 {
         self.line.clock.true_now()
@@ -64,7 +67,7 @@ impl Worker {
         if self.chance.percent(4) {
             lock = lock.at_most_for(ttl.mul_f64(self.chance.pick(&[0.1, 0.5, 1.5])));
         } else if self.chance.percent(4) {
-            lock = lock.at_least_for(ttl.mul_f64(self.chance.pick(&[0.05, 0.3])));
+            lock = lock.at_least_for(ttl.mul_f64(self.chance.pick(&AT_LEAST)));
         }
         let mut most = None;
         if self.chance.percent(30) {
