@@ -8,17 +8,28 @@ use lock_core::LockProvider;
 use super::{fault::Fault, scale::Scale};
 use crate::{Failure, asker::Outcome};
 
+/// How clients find their servers, of which each is told by its `host:port`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wired {
+    /// By nothing that could be broken: a file, say.
+    Nowhere,
+    /// By the addresses that they are given: a place has one for each of these.
+    Given(Vec<String>),
+    /// By the addresses that the servers themselves tell: a place has the address of a SOCKS5 proxy, which leads to these.
+    Proxied(Vec<String>),
+}
+
 /// The servers that a run is over: its own, since it breaks them.
 #[async_trait]
 pub trait Ground: Send + Sync {
     /// How long things last on this store.
     fn scale(&self) -> Scale;
 
-    /// `host:port` of each server that clients reach through wires of the run; none if they find their servers themselves.
-    fn wired(&self) -> Vec<String>;
+    /// How clients find their servers, so that they can be made to go there by wires of the run.
+    fn wired(&self) -> Wired;
 
-    /// What [`Site::place`](super::Site) says: where the servers are, by way of these addresses, one for each that is
-    /// wired; without any, where they are themselves.
+    /// What [`Site::place`](super::Site) says: where the servers are, by way of these addresses, as [`Wired`] tells for each
+    /// kind; without any, where they are themselves.
     fn place(&self, by: &[SocketAddr]) -> String;
 
     /// What can be done to the servers.

@@ -1,65 +1,15 @@
 //! What is done to the ways between clients and servers.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use super::{
     chance::Chance,
     fault::{Fault, Lane, Stroke},
     herd::Herd,
+    network::{Befalls, Network},
     scale::Scale,
-    wire::{Weather, Wire},
+    wire::Weather,
 };
-use crate::Failure;
-
-/// A wire from each client to each server.
-#[derive(Debug)]
-pub(super) struct Network {
-    /// By client, then by server.
-    wires: Vec<Vec<Wire>>,
-}
-
-impl Network {
-    pub(super) async fn lay(clients: usize, servers: &[String]) -> Result<Arc<Self>, Failure> {
-        let mut wires = Vec::new();
-        for _ in 0..clients {
-            let mut of_one = Vec::new();
-            for server in servers {
-                of_one.push(Wire::to(server.clone()).await?);
-            }
-            wires.push(of_one);
-        }
-        Ok(Arc::new(Self { wires }))
-    }
-
-    /// Where a client finds the servers.
-    pub(super) fn addresses(&self, client: usize) -> Vec<SocketAddr> {
-        self.wires[client].iter().map(Wire::address).collect()
-    }
-
-    /// How much clients have sent so far; `None` if they don't reach their servers by wires.
-    pub(super) fn requests(&self) -> Option<u64> {
-        (self.servers() > 0).then(|| self.wires.iter().flatten().map(Wire::requests).sum())
-    }
-
-    fn servers(&self) -> usize {
-        self.wires.first().map_or(0, Vec::len)
-    }
-
-    fn of(&self, befalls: &Befalls) -> impl Iterator<Item = &Wire> {
-        let all = self.wires.iter().enumerate();
-        let some = all.filter(|(client, _)| befalls.client.is_none_or(|only| only == *client));
-        some.flat_map(|(_, wires)| wires.iter().enumerate())
-            .filter(|(server, _)| befalls.server.is_none_or(|only| only == *server))
-            .map(|(_, wire)| wire)
-    }
-}
-
-/// Which wires; `None` is all.
-#[derive(Clone, Copy, Debug)]
-struct Befalls {
-    client: Option<usize>,
-    server: Option<usize>,
-}
 
 /// Changes the weather on a wire, given a time that was drawn.
 type Change = fn(&mut Weather, Duration);

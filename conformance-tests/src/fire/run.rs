@@ -20,10 +20,11 @@ use super::{
     clock::WrongClock,
     control,
     fault::{Fault, Lane},
-    ground::Ground,
+    ground::{Ground, Wired},
     herd::Herd,
     last_look,
     nemesis::Nemesis,
+    network::Network,
     on_clients, on_network,
     pen::Pen,
     people,
@@ -132,7 +133,7 @@ impl Fire {
     #[must_use]
     pub fn menu(ground: &dyn Ground) -> Vec<(Lane, &'static str, &'static str)> {
         let mut menu: Vec<_> = on_clients::ABOUT.iter().map(|(name, about)| (Lane::Client, *name, *about)).collect();
-        if !ground.wired().is_empty() {
+        if ground.wired() != Wired::Nowhere {
             menu.extend(on_network::about().into_iter().map(|(name, about)| (Lane::Network, name, about)));
         }
         menu.extend(ground.faults().into_iter().map(|fault| (fault.lane, fault.name, fault.about)));
@@ -155,7 +156,7 @@ impl Fire {
         let chosen = self.chosen(ground)?;
         let (chance, stalls) = (Chance::new(self.seed), Stalls::start());
         let pen = Pen::new(Recorder::to_file(self.history("nemesis"))?, Process::Nemesis);
-        let network = on_network::Network::lay(self.clients, &ground.wired()).await?;
+        let network = Network::lay(self.clients, &ground.wired()).await?;
         let plans = (0..self.clients).map(|client| self.plan(client, ground, &network, &chosen)).collect();
         let herd = Arc::new(Herd::start(plans, pen.clone(), self.folder.join("errors.txt"), &chance.fork())?);
         herd.until_ready(CONNECTS_WITHIN).await?;
@@ -204,10 +205,10 @@ impl Fire {
         Burnt::judge(about, &self.folder)
     }
 
-    fn plan(&self, client: usize, ground: &dyn Ground, network: &on_network::Network, chosen: &Chosen) -> Plan {
+    fn plan(&self, client: usize, ground: &dyn Ground, network: &Network, chosen: &Chosen) -> Plan {
         Plan {
             store: self.store.clone(),
-            place: ground.place(&network.addresses(client)),
+            place: ground.place(network.addresses(client)),
             folder: self.folder.clone(),
             client,
             number: 0,
@@ -240,7 +241,7 @@ impl Fire {
         &self,
         ground: &dyn Ground,
         operator: &Arc<dyn LockProvider>,
-        network: &Arc<on_network::Network>,
+        network: &Arc<Network>,
         herd: &Arc<Herd>,
         pen: &Pen,
         chosen: &Chosen,

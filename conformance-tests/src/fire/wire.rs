@@ -1,36 +1,25 @@
 //! The network between one client and one server, which can be made to fail in one direction or in both.
 
-use std::{
-    io,
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{io, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{
-        TcpListener, TcpStream,
+        TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
     sync::watch,
-    task::JoinHandle,
 };
 
 use crate::asker::sleep;
 
-/// A port of 127.0.0.1 from which bytes go to a server and back, as the weather allows.
+/// A way on which bytes go to a server and back, as the weather allows. Clones are the same wire.
 ///
-/// It belongs to the tokio runtime it was started on. Dropping it closes its port and all its connections.
-#[derive(Debug)]
+/// When the last is dropped, all its connections are closed.
+#[derive(Clone, Debug)]
 pub(super) struct Wire {
-    address: SocketAddr,
+    server: Arc<str>,
     weather: Arc<watch::Sender<Weather>>,
-    listening: JoinHandle<()>,
-    requests: Arc<AtomicU64>,
 }
 
 /// What becomes of bytes on their way.
@@ -60,27 +49,13 @@ impl Weather {
 
 impl Wire {
     /// A wire to `host:port`.
-    ///
-    /// # Errors
-    /// When no port can be had.
-    pub(super) async fn to(server: impl Into<String>) -> io::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let address = listener.local_addr()?;
-        let weather = Arc::new(watch::Sender::default());
-        let requests = Arc::default();
-        let listening = tokio::spawn(listen(listener, server.into(), Arc::clone(&weather), Arc::clone(&requests)));
-        Ok(Self { address, weather, listening, requests })
+    pub(super) fn to(server: &str) -> Self {
+        Self { server: server.into(), weather: Arc::default() }
     }
 
-    /// Where the client connects to.
-    #[must_use]
-    pub(super) const fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// How many pieces clients have sent so far; what was sent in one go is one.
-    pub(super) fn requests(&self) -> u64 {
-        self.requests.load(Ordering::SeqCst)
+    /// `host:port` of the server.
+    pub(super) fn server(&self) -> &str {
+        &self.server
     }
 
     /// Changes the weather; connections stay.
@@ -92,32 +67,19 @@ impl Wire {
     pub(super) fn cut(&self) {
         self.weather.send_modify(|weather| weather.cuts += 1);
     }
-}
 
-impl Drop for Wire {
-    fn drop(&mut self) {
-        self.listening.abort();
-        self.cut();
-    }
-}
-
-async fn listen(listener: TcpListener, server: String, weather: Arc<watch::Sender<Weather>>, requests: Arc<AtomicU64>) {
-    loop {
-        let Ok((client, _)) = listener.accept().await else {
-            // No file left, for example: others may close theirs.
-            sleep(Duration::from_millis(10)).await;
-            continue;
-        };
-        let (now, weather) = (*weather.borrow(), weather.subscribe());
-        if !now.refuse {
-            tokio::spawn(serve(client, server.clone(), weather, Arc::clone(&requests)));
+    /// Takes on a connection of the client's, for as long as both sides and the weather let it last.
+    pub(super) fn take(&self, client: TcpStream) {
+        let weather = self.weather.subscribe();
+        if !weather.borrow().refuse {
+            tokio::spawn(serve(client, Arc::clone(&self.server), weather));
         }
     }
 }
 
-async fn serve(client: TcpStream, server: String, mut weather: watch::Receiver<Weather>, requests: Arc<AtomicU64>) {
+async fn serve(client: TcpStream, server: Arc<str>, mut weather: watch::Receiver<Weather>) {
     let cuts = weather.borrow().cuts;
-    let pass = pass(client, server, weather.clone(), &requests);
+    let pass = pass(client, &server, weather.clone());
     tokio::select! {
         // An error means that the wire is gone, which is a cut as well.
         _ = weather.wait_for(|weather| weather.cuts != cuts) => {}
@@ -125,12 +87,7 @@ async fn serve(client: TcpStream, server: String, mut weather: watch::Receiver<W
     }
 }
 
-async fn pass(
-    client: TcpStream,
-    server: String,
-    weather: watch::Receiver<Weather>,
-    requests: &AtomicU64,
-) -> io::Result<()> {
+async fn pass(client: TcpStream, server: &str, weather: watch::Receiver<Weather>) -> io::Result<()> {
     let server = TcpStream::connect(server).await?;
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
@@ -138,15 +95,14 @@ async fn pass(
     let (from_server, to_server) = server.into_split();
     // However one half ends, both are dropped. Requests that are held don't notice that their client is gone.
     tokio::select! {
-        ended = carry(from_client, to_server, weather.clone(), Way::ToServer(requests)) => ended,
+        ended = carry(from_client, to_server, weather.clone(), Way::ToServer) => ended,
         ended = carry(from_server, to_client, weather, Way::ToClient) => ended,
     }
 }
 
 #[derive(Clone, Copy)]
-enum Way<'a> {
-    /// What passes is counted.
-    ToServer(&'a AtomicU64),
+enum Way {
+    ToServer,
     ToClient,
 }
 
@@ -154,7 +110,7 @@ async fn carry(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut weather: watch::Receiver<Weather>,
-    way: Way<'_>,
+    way: Way,
 ) -> io::Result<()> {
     let mut bytes = vec![0; 64 * 1024];
     let mut lost = false;
@@ -174,10 +130,7 @@ async fn carry(
                 continue;
             }
             Way::ToClient => _ = weather.wait_for(|weather| !weather.hold_replies).await,
-            Way::ToServer(requests) => {
-                requests.fetch_add(1, Ordering::SeqCst);
-                _ = weather.wait_for(|weather| !weather.hold_requests).await;
-            }
+            Way::ToServer => _ = weather.wait_for(|weather| !weather.hold_requests).await,
         }
         to.write_all(&bytes[..length]).await?;
     }
@@ -185,12 +138,14 @@ async fn carry(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::port::Port, *};
+    use tokio::net::TcpListener;
 
-    async fn echo() -> (Wire, TcpStream, tokio::sync::mpsc::UnboundedReceiver<Vec<u8>>) {
+    async fn echo() -> (Wire, Port, TcpStream, tokio::sync::mpsc::UnboundedReceiver<Vec<u8>>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (heard, hears) = tokio::sync::mpsc::unbounded_channel();
-        let wire = Wire::to(listener.local_addr().unwrap().to_string()).await.unwrap();
+        let wire = Wire::to(&listener.local_addr().unwrap().to_string());
+        let port = Port::of(wire.clone()).await.unwrap();
         tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut bytes = [0; 64];
@@ -201,13 +156,13 @@ mod tests {
                 }
             }
         });
-        let client = TcpStream::connect(wire.address()).await.unwrap();
-        (wire, client, hears)
+        let client = TcpStream::connect(port.address()).await.unwrap();
+        (wire, port, client, hears)
     }
 
     #[tokio::test]
     async fn a_lost_reply_is_that_of_a_request_that_arrived() {
-        let (wire, mut client, mut server) = echo().await;
+        let (wire, _port, mut client, mut server) = echo().await;
         wire.set(|weather| weather.lose_replies = true);
         client.write_all(b"asked").await.unwrap();
         assert_eq!(server.recv().await.unwrap(), b"asked");
@@ -224,7 +179,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_held_request_arrives_though_its_client_is_gone() {
-        let (wire, mut client, mut server) = echo().await;
+        let (wire, _port, mut client, mut server) = echo().await;
         wire.set(|weather| weather.hold_requests = true);
         client.write_all(b"late").await.unwrap();
         // The wire has to have read it before the client ends.

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use conformance_tests::{
     Failure, Outcome,
-    fire::{Fault, Ground, Scale, Scene, Site},
+    fire::{Fault, Ground, Scale, Scene, Site, Wired},
 };
 use lock_core::LockProvider;
 use lock_etcd::EtcdLocks;
@@ -41,12 +41,12 @@ impl Ground for One {
         SCALE
     }
 
-    fn wired(&self) -> Vec<String> {
-        vec![self.0.host_port().to_owned()]
+    fn wired(&self) -> Wired {
+        Wired::Given(vec![self.0.host_port().to_owned()])
     }
 
     fn place(&self, by: &[SocketAddr]) -> String {
-        url(self.wired(), by)
+        url(vec![self.0.host_port().to_owned()], by)
     }
 
     fn faults(&self) -> Vec<Fault> {
@@ -71,12 +71,12 @@ impl Ground for Three {
         SCALE
     }
 
-    fn wired(&self) -> Vec<String> {
-        clusters::members(&self.0)
+    fn wired(&self) -> Wired {
+        Wired::Given(clusters::members(&self.0))
     }
 
     fn place(&self, by: &[SocketAddr]) -> String {
-        url(self.wired(), by)
+        url(clusters::members(&self.0), by)
     }
 
     /// A leader that stood still for longer than a ttl has the cluster end leases that the next one keeps alive (etcd

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use conformance_tests::{
     Failure, Outcome,
-    fire::{Begun, Fault, Ground, Lane, NotCommitted, Scale, Scene, Site, Stroke, TransactedSet, blocking},
+    fire::{Begun, Fault, Ground, Lane, NotCommitted, Scale, Scene, Site, Stroke, TransactedSet, Wired, blocking},
 };
 use lock_core::{FenceError, Lease, Lock, LockProvider};
 use lock_mongo::{MongoLocks, MongoTransactions};
@@ -29,13 +29,14 @@ impl Ground for Ours {
         Scale { ttl: Duration::from_secs(3), grace: Duration::from_millis(500) }
     }
 
-    /// The members tell clients their own addresses, which leads around every wire.
-    fn wired(&self) -> Vec<String> {
-        Vec::new()
+    /// The members tell clients their own addresses.
+    fn wired(&self) -> Wired {
+        Wired::Proxied(self.0.host_ports().to_vec())
     }
 
-    fn place(&self, _: &[SocketAddr]) -> String {
-        self.0.url().to_owned()
+    fn place(&self, by: &[SocketAddr]) -> String {
+        let url = self.0.url();
+        by.first().map_or(url.to_owned(), |proxy| format!("{url}&proxyHost={}&proxyPort={}", proxy.ip(), proxy.port()))
     }
 
     fn faults(&self) -> Vec<Fault> {

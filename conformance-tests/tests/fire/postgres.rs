@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use conformance_tests::{
     Failure, Outcome,
-    fire::{Begun, Chance, Fault, Ground, Lane, NotCommitted, Scale, Scene, Site, Stroke, TransactedSet},
+    fire::{Begun, Chance, Fault, Ground, Lane, NotCommitted, Scale, Scene, Site, Stroke, TransactedSet, Wired},
 };
 use lock_core::{FenceError, Lease, Lock, LockProvider};
 use lock_postgres::{PostgresLocks, PostgresTransactions};
@@ -26,8 +26,8 @@ impl Ground for Ours {
         Scale { ttl: Duration::from_secs(2), grace: Duration::from_millis(500) }
     }
 
-    fn wired(&self) -> Vec<String> {
-        vec![self.0.host_port().to_owned()]
+    fn wired(&self) -> Wired {
+        Wired::Given(vec![self.0.host_port().to_owned()])
     }
 
     fn place(&self, by: &[SocketAddr]) -> String {

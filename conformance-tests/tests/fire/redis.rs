@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use conformance_tests::{
     Failure, Outcome,
-    fire::{Effect, Fault, Ground, Lane, Scale, Scene, Site, Stroke},
+    fire::{Effect, Fault, Ground, Lane, Scale, Scene, Site, Stroke, Wired},
 };
 use lock_core::LockProvider;
 use lock_redis::{
@@ -28,8 +28,8 @@ impl Ground for Ours {
         Scale { ttl: Duration::from_secs(2), grace: Duration::from_millis(500) }
     }
 
-    fn wired(&self) -> Vec<String> {
-        vec![self.0.host_port().to_owned()]
+    fn wired(&self) -> Wired {
+        Wired::Given(vec![self.0.host_port().to_owned()])
     }
 
     fn place(&self, by: &[SocketAddr]) -> String {

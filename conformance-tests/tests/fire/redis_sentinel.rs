@@ -9,7 +9,7 @@ use std::{
 use async_trait::async_trait;
 use conformance_tests::{
     Failure, Outcome,
-    fire::{Effect, Fault, Ground, Lane, Scale, Scene, Site, Stroke, blocking},
+    fire::{Effect, Fault, Ground, Lane, Scale, Scene, Site, Stroke, Wired, blocking},
 };
 use lock_core::{Clock, LockProvider, SystemClock};
 use lock_redis::{RedisLocks, redis};
@@ -92,8 +92,8 @@ impl Ground for Ours {
     }
 
     /// The sentinel tells clients where to go, which leads around every wire.
-    fn wired(&self) -> Vec<String> {
-        Vec::new()
+    fn wired(&self) -> Wired {
+        Wired::Nowhere
     }
 
     fn place(&self, _: &[SocketAddr]) -> String {

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use conformance_tests::{
     Failure, Outcome,
-    fire::{Fault, Ground, Scale, Scene, Site},
+    fire::{Fault, Ground, Scale, Scene, Site, Wired},
 };
 use lock_core::LockProvider;
 use lock_redis::Redlock;
@@ -20,18 +20,25 @@ pub(crate) fn start() -> Result<Arc<dyn Ground>, Failure> {
     Ok(Arc::new(Ours(masters)))
 }
 
+impl Ours {
+    fn masters(&self) -> Vec<String> {
+        self.0.iter().map(|master| master.host_port().to_owned()).collect()
+    }
+}
+
 #[async_trait]
 impl Ground for Ours {
     fn scale(&self) -> Scale {
         Scale { ttl: Duration::from_secs(2), grace: Duration::from_millis(500) }
     }
 
-    fn wired(&self) -> Vec<String> {
-        self.0.iter().map(|master| master.host_port().to_owned()).collect()
+    fn wired(&self) -> Wired {
+        Wired::Given(self.masters())
     }
 
     fn place(&self, by: &[SocketAddr]) -> String {
-        let places: Vec<_> = if by.is_empty() { self.wired() } else { by.iter().map(SocketAddr::to_string).collect() };
+        let places: Vec<_> =
+            if by.is_empty() { self.masters() } else { by.iter().map(SocketAddr::to_string).collect() };
         format!("redlock://:leasehold@{}", places.join(","))
     }
 

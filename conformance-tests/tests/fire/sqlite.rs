@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, str::FromStr, sync::Arc, time::Duratio
 use async_trait::async_trait;
 use conformance_tests::{
     Failure, Outcome,
-    fire::{Begun, Fault, Ground, Lane, NotCommitted, Scale, Scene, Site, Stroke, TransactedSet},
+    fire::{Begun, Fault, Ground, Lane, NotCommitted, Scale, Scene, Site, Stroke, TransactedSet, Wired},
 };
 use lock_core::{FenceError, Lease, Lock, LockProvider};
 use lock_sqlite::{SqliteLocks, SqliteTransactions};
@@ -36,8 +36,8 @@ impl Ground for Ours {
         Scale { ttl: Duration::from_secs(2), grace: Duration::ZERO }
     }
 
-    fn wired(&self) -> Vec<String> {
-        Vec::new()
+    fn wired(&self) -> Wired {
+        Wired::Nowhere
     }
 
     fn place(&self, _: &[SocketAddr]) -> String {

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use conformance_tests::{
     Failure, Outcome,
-    fire::{Effect, Fault, Ground, Lane, Scale, Scene, Site, Stroke, blocking},
+    fire::{Effect, Fault, Ground, Lane, Scale, Scene, Site, Stroke, Wired, blocking},
 };
 use lock_core::LockProvider;
 use lock_zookeeper::ZooKeeperLocks;
@@ -38,12 +38,12 @@ impl Ground for One {
         SCALE
     }
 
-    fn wired(&self) -> Vec<String> {
-        vec![self.0.host_port().to_owned()]
+    fn wired(&self) -> Wired {
+        Wired::Given(vec![self.0.host_port().to_owned()])
     }
 
     fn place(&self, by: &[SocketAddr]) -> String {
-        url(self.wired(), by)
+        url(vec![self.0.host_port().to_owned()], by)
     }
 
     fn faults(&self) -> Vec<Fault> {
@@ -67,12 +67,12 @@ impl Ground for Three {
         SCALE
     }
 
-    fn wired(&self) -> Vec<String> {
-        clusters::members(&self.0)
+    fn wired(&self) -> Wired {
+        Wired::Given(clusters::members(&self.0))
     }
 
     fn place(&self, by: &[SocketAddr]) -> String {
-        url(self.wired(), by)
+        url(clusters::members(&self.0), by)
     }
 
     fn faults(&self) -> Vec<Fault> {
