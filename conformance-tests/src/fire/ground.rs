@@ -15,6 +15,14 @@ pub enum Wired {
     Nowhere,
     /// By the addresses that they are given: a place has one for each of these.
     Given(Vec<String>),
+    /// By a sentinel of Redis, which tells them where these servers are: a place has the sentinel's address alone, and what
+    /// the sentinel tells is put in terms of the wires. All are at 127.0.0.1.
+    Told {
+        /// Who tells.
+        sentinel: String,
+        /// Who is told of.
+        servers: Vec<String>,
+    },
     /// By the addresses that the servers themselves tell: a place has the address of a SOCKS5 proxy, which leads to these.
     Proxied(Vec<String>),
 }

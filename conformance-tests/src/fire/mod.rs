@@ -49,6 +49,7 @@ mod run;
 mod scale;
 mod scene;
 mod silence;
+mod sentinel;
 mod socks;
 mod stalls;
 mod tasks;

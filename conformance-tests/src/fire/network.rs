@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc};
 
-use super::{ground::Wired, port::Port, wire::Wire};
+use super::{ground::Wired, port::Port, sentinel::Alias, wire::Wire};
 
 /// A wire from each client to each server.
 #[derive(Debug)]
@@ -61,6 +61,16 @@ impl Ways {
         match wired {
             Wired::Nowhere => Ok(Self::default()),
             Wired::Given(servers) => Self::to_each(servers).await,
+            Wired::Told { sentinel, servers } => {
+                let mut ways = Self::to_each(servers).await?;
+                let aliases = servers.iter().zip(&ways.told).map(|(server, wire)| Alias::new(server, *wire));
+                let wire = Wire::telling(sentinel, aliases.collect::<io::Result<_>>()?);
+                let port = Port::of(wire.clone()).await?;
+                ways.told = vec![port.address()];
+                ways.wires.push(wire);
+                ways.ports.push(port);
+                Ok(ways)
+            }
             Wired::Proxied(servers) => {
                 let wires: Vec<_> = servers.iter().map(|server| Wire::to(server)).collect();
                 let port = Port::of_all(wires.clone()).await?;

@@ -11,6 +11,7 @@ use tokio::{
     sync::watch,
 };
 
+use super::sentinel::{Alias, Replies};
 use crate::asker::sleep;
 
 /// A way on which bytes go to a server and back, as the weather allows. Clones are the same wire.
@@ -20,6 +21,8 @@ use crate::asker::sleep;
 pub(super) struct Wire {
     server: Arc<str>,
     weather: Arc<watch::Sender<Weather>>,
+    /// What a sentinel at its end tells of other servers is put in terms of these; none at the end of any other.
+    aliases: Arc<[Alias]>,
 }
 
 /// What becomes of bytes on their way.
@@ -50,7 +53,12 @@ impl Weather {
 impl Wire {
     /// A wire to `host:port`.
     pub(super) fn to(server: &str) -> Self {
-        Self { server: server.into(), weather: Arc::default() }
+        Self::telling(server, Arc::default())
+    }
+
+    /// A wire to a sentinel, whose client is told these addresses for those of the servers.
+    pub(super) fn telling(sentinel: &str, aliases: Arc<[Alias]>) -> Self {
+        Self { server: sentinel.into(), weather: Arc::default(), aliases }
     }
 
     /// `host:port` of the server.
@@ -72,14 +80,15 @@ impl Wire {
     pub(super) fn take(&self, client: TcpStream) {
         let weather = self.weather.subscribe();
         if !weather.borrow().refuse {
-            tokio::spawn(serve(client, Arc::clone(&self.server), weather));
+            let replies = (!self.aliases.is_empty()).then(|| Replies::new(Arc::clone(&self.aliases)));
+            tokio::spawn(serve(client, Arc::clone(&self.server), weather, replies));
         }
     }
 }
 
-async fn serve(client: TcpStream, server: Arc<str>, mut weather: watch::Receiver<Weather>) {
+async fn serve(client: TcpStream, server: Arc<str>, mut weather: watch::Receiver<Weather>, replies: Option<Replies>) {
     let cuts = weather.borrow().cuts;
-    let pass = pass(client, &server, weather.clone());
+    let pass = pass(client, &server, weather.clone(), replies);
     tokio::select! {
         // An error means that the wire is gone, which is a cut as well.
         _ = weather.wait_for(|weather| weather.cuts != cuts) => {}
@@ -87,7 +96,12 @@ async fn serve(client: TcpStream, server: Arc<str>, mut weather: watch::Receiver
     }
 }
 
-async fn pass(client: TcpStream, server: &str, weather: watch::Receiver<Weather>) -> io::Result<()> {
+async fn pass(
+    client: TcpStream,
+    server: &str,
+    weather: watch::Receiver<Weather>,
+    replies: Option<Replies>,
+) -> io::Result<()> {
     let server = TcpStream::connect(server).await?;
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
@@ -96,21 +110,21 @@ async fn pass(client: TcpStream, server: &str, weather: watch::Receiver<Weather>
     // However one half ends, both are dropped. Requests that are held don't notice that their client is gone.
     tokio::select! {
         ended = carry(from_client, to_server, weather.clone(), Way::ToServer) => ended,
-        ended = carry(from_server, to_client, weather, Way::ToClient) => ended,
+        ended = carry(from_server, to_client, weather, Way::ToClient(replies)) => ended,
     }
 }
 
-#[derive(Clone, Copy)]
 enum Way {
     ToServer,
-    ToClient,
+    /// With what makes a sentinel's replies fit.
+    ToClient(Option<Replies>),
 }
 
 async fn carry(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut weather: watch::Receiver<Weather>,
-    way: Way,
+    mut way: Way,
 ) -> io::Result<()> {
     let mut bytes = vec![0; 64 * 1024];
     let mut lost = false;
@@ -123,16 +137,22 @@ async fn carry(
         if !now.delay.is_zero() {
             sleep(now.delay).await;
         }
-        match way {
+        let piece = &bytes[..length];
+        match &mut way {
             // No network loses what was sent and delivers what was sent after it: this connection says nothing any more.
-            Way::ToClient if lost || now.lose_replies => {
-                lost = true;
-                continue;
+            Way::ToClient(_) if lost || now.lose_replies => lost = true,
+            Way::ToClient(replies) => {
+                _ = weather.wait_for(|weather| !weather.hold_replies).await;
+                match replies {
+                    Some(replies) => to.write_all(&replies.put(piece)?).await?,
+                    None => to.write_all(piece).await?,
+                }
             }
-            Way::ToClient => _ = weather.wait_for(|weather| !weather.hold_replies).await,
-            Way::ToServer => _ = weather.wait_for(|weather| !weather.hold_requests).await,
+            Way::ToServer => {
+                _ = weather.wait_for(|weather| !weather.hold_requests).await;
+                to.write_all(piece).await?;
+            }
         }
-        to.write_all(&bytes[..length]).await?;
     }
 }
 

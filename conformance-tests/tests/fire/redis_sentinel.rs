@@ -91,13 +91,13 @@ impl Ground for Ours {
         Scale { ttl: Duration::from_secs(2), grace: Duration::from_millis(500) }
     }
 
-    /// The sentinel tells clients where to go, which leads around every wire.
     fn wired(&self) -> Wired {
-        Wired::Nowhere
+        let servers = self.0.servers.iter().map(|server| server.host_port().to_owned());
+        Wired::Told { sentinel: self.0.sentinel.host_port().to_owned(), servers: servers.collect() }
     }
 
-    fn place(&self, _: &[SocketAddr]) -> String {
-        let sentinel = self.0.sentinel.host_port();
+    fn place(&self, by: &[SocketAddr]) -> String {
+        let sentinel = by.first().map_or(self.0.sentinel.host_port().to_owned(), SocketAddr::to_string);
         format!("redis-sentinel://:{PASSWORD}@{sentinel}/0?sentinelServiceName=leasehold")
     }
 
