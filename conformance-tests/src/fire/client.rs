@@ -98,7 +98,7 @@ where
         clock: Arc::new(clock.clone()),
         loses_data: plan.loses_data,
     };
-    let Some(scene) = connected(&site, &open, stopped.clone()).await? else { return Ok(()) };
+    let Some(scene) = connected(plan.client, &site, &open, stopped.clone()).await? else { return Ok(()) };
     let fair = scene.locks.capabilities().fairness == Fairness::Fifo;
     let owners = Owners::to_file(plan.folder.join(format!("{}-{:05}.jsonl", owners::FILES, plan.number)), plan.number)?;
     let recorded: Arc<dyn LockProvider> = Arc::new(Recorded::new(Arc::clone(&scene.locks), pen.clone(), owners));
@@ -130,7 +130,14 @@ where
 pub(super) const HISTORY: &str = "history";
 
 /// Connects, however long that takes: servers may be down. `None` if the client is to end before.
-async fn connected<O>(site: &Site, open: &O, mut stopped: watch::Receiver<bool>) -> Result<Option<Scene>, Failure>
+///
+/// Each new reason why it isn't yet goes to the run's errors, for people who ask why a client never was.
+async fn connected<O>(
+    client: usize,
+    site: &Site,
+    open: &O,
+    mut stopped: watch::Receiver<bool>,
+) -> Result<Option<Scene>, Failure>
 where
     O: AsyncFn(Site) -> Result<Scene, Failure>,
 {
@@ -139,7 +146,13 @@ where
         tokio::select! {
             opened = open(site.clone()) => match opened {
                 Ok(scene) => return Ok(Some(scene)),
-                Err(failure) => last = failure.to_string(),
+                Err(failure) => {
+                    let failure = failure.to_string();
+                    if failure != last {
+                        eprintln!("client {client} isn't connected yet: {failure}");
+                    }
+                    last = failure;
+                }
             },
             _ = stopped.wait_for(|stopped| *stopped) => {
                 return if last.is_empty() { Ok(None) } else { Err(Failure::new(format!("it never connected: {last}"))) };

@@ -139,7 +139,11 @@ impl Herd {
         let ends = now() + limit;
         while let Some(late) = self.seen.iter().position(|seen| !seen.heard().ready) {
             self.must_be_well().await?;
-            ensure!(now() < ends, "client {late} was not connected within {limit:?}");
+            let errors = self.errors.display();
+            ensure!(
+                now() < ends,
+                "client {late} was not connected within {limit:?}; what it had to say is in {errors}"
+            );
             crate::asker::sleep(Duration::from_millis(20)).await;
         }
         Ok(())
@@ -212,7 +216,11 @@ impl Herd {
         }
         let ends = now() + limit;
         while !self.seen[client].heard().ready {
-            ensure!(now() < ends, "client {client} was started anew, and not connected within {limit:?}");
+            let errors = self.errors.display();
+            ensure!(
+                now() < ends,
+                "client {client} was started anew, and not connected within {limit:?}; what it had to say is in {errors}"
+            );
             crate::asker::sleep(Duration::from_millis(20)).await;
         }
         Ok(())
