@@ -6,18 +6,17 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::{join, join_all};
+use futures_util::future::{join, join_all, select_all};
 use lock_core::{Applied, Clock, ErrorKind, Moment, StoreError};
 use tokio::net::TcpStream;
 use zookeeper_client::{Acls, Client, Connector, CreateMode, CreateOptions, Error};
 
-use crate::{config::Settings, error::Trouble, names::Paths, renegotiated::Found, session::Limits, url::Address};
+use crate::{
+    config::Settings, error::Trouble, greeting, names::Paths, renegotiated::Found, session::Limits, url::Address,
+};
 
 /// Longer than servers grant, and in their 32 bits of milliseconds.
 pub(crate) const LONGEST: Duration = Duration::from_secs(1_000_000);
-
-/// What is asked for to learn the shortest session. A shorter one is of no use.
-const SHORTEST: Duration = Duration::from_millis(100);
 
 /// Between an attempt that failed at once and the next.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -180,10 +179,31 @@ impl Ground {
 
     /// Which sessions the servers grant, and a client with the longest.
     pub(crate) async fn learn(&self) -> Result<(Client, Limits), StoreError> {
-        let (longest, shortest) = tokio::join!(self.open(LONGEST), self.open(SHORTEST));
+        let (longest, shortest) = tokio::join!(self.open(LONGEST), self.shortest());
         let client = longest?.0;
-        let limits = Limits { shortest: shortest?.0.session_timeout(), longest: client.session_timeout() };
+        let limits = Limits { shortest: shortest?, longest: client.session_timeout() };
         Ok((client, limits))
+    }
+
+    /// The shortest session that is granted, by the first server that tells. All are asked at once: one that doesn't answer
+    /// costs no time.
+    async fn shortest(&self) -> Result<Duration, StoreError> {
+        let patience = &self.patience(self.connect_timeout);
+        let ask = |host| {
+            Box::pin(async move {
+                loop {
+                    match greeting::shortest(host).await {
+                        Ok(granted) => return granted,
+                        Err(error) => tracing::debug!(host, %error, "a server granted no session"),
+                    }
+                    patience.pause().await;
+                }
+            })
+        };
+        match patience.within(select_all(self.hosts().split(',').map(ask))).await {
+            Ok((granted, ..)) => Ok(granted),
+            Err(trouble) => Err(self.diagnosis(trouble).await),
+        }
     }
 
     /// Checks that the chroot is there, and makes the nodes under which something is kept where they are missing.

@@ -72,6 +72,7 @@ mod config;
 mod data;
 mod error;
 mod fence;
+mod greeting;
 mod ground;
 mod leave;
 mod line;

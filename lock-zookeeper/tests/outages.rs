@@ -41,6 +41,18 @@ async fn a_forced_release_whose_answer_was_lost_takes_nobody_else() {
     take(&ours, &last).await;
 }
 
+async fn a_slow_network_is_no_reason_not_to_connect() {
+    let server = start(testbed::zookeeper).await;
+    let (path, proxy) = (fresh_path(), Proxy::start(server.host_port().to_owned()).await.unwrap());
+    // Longer, there and back, than the shortest session lasts.
+    proxy.delay(Duration::from_millis(120));
+    let ours = behind(&proxy, &path).await;
+    assert_eq!(ours.capabilities().ttl.min, Duration::from_millis(200));
+    let request = ask("x", TTL);
+    let grant = take(&ours, &request).await;
+    give_back(&ours, &request, grant).await;
+}
+
 async fn many_askers_while_nobody_answers_each_wait_for_their_own_time_alone() {
     let server = start(testbed::zookeeper).await;
     let (path, proxy) = (fresh_path(), Proxy::start(server.host_port().to_owned()).await.unwrap());
@@ -141,6 +153,7 @@ async fn a_number_that_another_has_is_no_place_in_the_queue() {
 
 testbed::server_tests!(testbed::zookeeper =>
     a_forced_release_whose_answer_was_lost_takes_nobody_else,
+    a_slow_network_is_no_reason_not_to_connect,
     many_askers_while_nobody_answers_each_wait_for_their_own_time_alone,
     a_driver_whose_runtime_is_gone_is_replaced,
     many_ttls_share_few_sessions,
