@@ -25,6 +25,7 @@ use super::{
     chance::Chance,
     client::PLAN,
     pen::Pen,
+    stalls::Stalls,
     words::{Plan, Said, Told},
 };
 use crate::{
@@ -134,14 +135,14 @@ impl Herd {
         self.seen.iter().map(|seen| *seen.grants.borrow()).sum()
     }
 
-    /// Waits until each client is connected.
-    pub(super) async fn until_ready(&self, limit: Duration) -> Outcome {
-        let ends = now() + limit;
+    /// Waits until each client is connected, for so long on a machine that isn't stalled.
+    pub(super) async fn until_ready(&self, limit: Duration, stalls: &Stalls) -> Outcome {
+        let (began, stalled) = (now(), stalls.so_far());
         while let Some(late) = self.seen.iter().position(|seen| !seen.heard().ready) {
             self.must_be_well().await?;
-            let errors = self.errors.display();
+            let (errors, limit) = (self.errors.display(), limit + (stalls.so_far() - stalled));
             ensure!(
-                now() < ends,
+                now() < began + limit,
                 "client {late} was not connected within {limit:?}; what it had to say is in {errors}"
             );
             crate::asker::sleep(Duration::from_millis(20)).await;

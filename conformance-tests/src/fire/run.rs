@@ -56,7 +56,7 @@ pub struct Fire {
     faults: Option<Vec<String>>,
 }
 
-/// How long a client may take to connect to servers that are well.
+/// How long a client may take to connect to servers that are well, on a machine that isn't stalled.
 const CONNECTS_WITHIN: Duration = Duration::from_secs(120);
 
 /// How late a noisy machine may be with what has to happen soon after all was healed.
@@ -159,7 +159,7 @@ impl Fire {
         let network = Network::lay(self.clients, &ground.wired()).await?;
         let plans = (0..self.clients).map(|client| self.plan(client, ground, &network, &chosen)).collect();
         let herd = Arc::new(Herd::start(plans, pen.clone(), self.folder.join("errors.txt"), &chance.fork())?);
-        herd.until_ready(CONNECTS_WITHIN).await?;
+        herd.until_ready(CONNECTS_WITHIN, &stalls).await?;
 
         let began = now();
         let operator = ground.operator().await?;
