@@ -47,6 +47,12 @@ impl Network {
         self.clients.first().map_or(0, |ways| ways.wires.len())
     }
 
+    /// How much clients have sent so far; `None` if they don't reach their servers by wires.
+    pub(super) fn requests(&self) -> Option<u64> {
+        let wires = || self.clients.iter().flat_map(|ways| &ways.wires);
+        (self.servers() > 0).then(|| wires().map(|wire| wire.passed().requests).sum())
+    }
+
     pub(super) fn of(&self, befalls: &Befalls) -> impl Iterator<Item = &Wire> {
         let all = self.clients.iter().enumerate();
         let some = all.filter(|(client, _)| befalls.client.is_none_or(|only| only == *client));

@@ -13,7 +13,7 @@ use lock_core::{LockProvider, Locks};
 use lock_verify::history::{F, Process};
 use tokio::task::JoinSet;
 
-use super::{on_network::Network, pen::Pen, run::SOON, scale::Scale, scene::Scene};
+use super::{network::Network, pen::Pen, run::SOON, scale::Scale, scene::Scene};
 use crate::{
     Counted, Failure,
     asker::{Outcome, now, sleep, within},

@@ -23,6 +23,14 @@ pub(super) struct Wire {
     weather: Arc<watch::Sender<Weather>>,
     /// What a sentinel at its end tells of other servers is put in terms of these; none at the end of any other.
     aliases: Arc<[Alias]>,
+    passed: Arc<watch::Sender<Passed>>,
+}
+
+/// How many pieces were taken up so far, also those that are held or lost; what was sent in one go is one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Passed {
+    pub(super) requests: u64,
+    pub(super) replies: u64,
 }
 
 /// What becomes of bytes on their way.
@@ -58,12 +66,17 @@ impl Wire {
 
     /// A wire to a sentinel, whose client is told these addresses for those of the servers.
     pub(super) fn telling(sentinel: &str, aliases: Arc<[Alias]>) -> Self {
-        Self { server: sentinel.into(), weather: Arc::default(), aliases }
+        Self { server: sentinel.into(), weather: Arc::default(), aliases, passed: Arc::default() }
     }
 
     /// `host:port` of the server.
     pub(super) fn server(&self) -> &str {
         &self.server
+    }
+
+    /// What went over it so far.
+    pub(super) fn passed(&self) -> Passed {
+        *self.passed.borrow()
     }
 
     /// Changes the weather; connections stay.
@@ -81,14 +94,20 @@ impl Wire {
         let weather = self.weather.subscribe();
         if !weather.borrow().refuse {
             let replies = (!self.aliases.is_empty()).then(|| Replies::new(Arc::clone(&self.aliases)));
-            tokio::spawn(serve(client, Arc::clone(&self.server), weather, replies));
+            tokio::spawn(serve(client, Arc::clone(&self.server), weather, Arc::clone(&self.passed), replies));
         }
     }
 }
 
-async fn serve(client: TcpStream, server: Arc<str>, mut weather: watch::Receiver<Weather>, replies: Option<Replies>) {
+async fn serve(
+    client: TcpStream,
+    server: Arc<str>,
+    mut weather: watch::Receiver<Weather>,
+    passed: Arc<watch::Sender<Passed>>,
+    replies: Option<Replies>,
+) {
     let cuts = weather.borrow().cuts;
-    let pass = pass(client, &server, weather.clone(), replies);
+    let pass = pass(client, &server, weather.clone(), &passed, replies);
     tokio::select! {
         // An error means that the wire is gone, which is a cut as well.
         _ = weather.wait_for(|weather| weather.cuts != cuts) => {}
@@ -100,6 +119,7 @@ async fn pass(
     client: TcpStream,
     server: &str,
     weather: watch::Receiver<Weather>,
+    passed: &watch::Sender<Passed>,
     replies: Option<Replies>,
 ) -> io::Result<()> {
     let server = TcpStream::connect(server).await?;
@@ -109,8 +129,8 @@ async fn pass(
     let (from_server, to_server) = server.into_split();
     // However one half ends, both are dropped. Requests that are held don't notice that their client is gone.
     tokio::select! {
-        ended = carry(from_client, to_server, weather.clone(), Way::ToServer) => ended,
-        ended = carry(from_server, to_client, weather, Way::ToClient(replies)) => ended,
+        ended = carry(from_client, to_server, weather.clone(), passed, Way::ToServer) => ended,
+        ended = carry(from_server, to_client, weather, passed, Way::ToClient(replies)) => ended,
     }
 }
 
@@ -124,6 +144,7 @@ async fn carry(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut weather: watch::Receiver<Weather>,
+    passed: &watch::Sender<Passed>,
     mut way: Way,
 ) -> io::Result<()> {
     let mut bytes = vec![0; 64 * 1024];
@@ -134,6 +155,10 @@ async fn carry(
             return Ok(());
         }
         let now = *weather.borrow();
+        passed.send_modify(|passed| match way {
+            Way::ToServer => passed.requests += 1,
+            Way::ToClient(_) => passed.replies += 1,
+        });
         if !now.delay.is_zero() {
             sleep(now.delay).await;
         }
@@ -187,7 +212,7 @@ mod tests {
         client.write_all(b"asked").await.unwrap();
         assert_eq!(server.recv().await.unwrap(), b"asked");
         // The reply has to have come to the wire before the weather clears.
-        sleep(Duration::from_millis(50)).await;
+        wire.passed.subscribe().wait_for(|passed| passed.replies == 1).await.unwrap();
         wire.set(Weather::clear);
         client.write_all(b"again").await.unwrap();
         assert_eq!(server.recv().await.unwrap(), b"again");
@@ -203,7 +228,7 @@ mod tests {
         wire.set(|weather| weather.hold_requests = true);
         client.write_all(b"late").await.unwrap();
         // The wire has to have read it before the client ends.
-        sleep(Duration::from_millis(50)).await;
+        wire.passed.subscribe().wait_for(|passed| passed.requests == 1).await.unwrap();
         drop(client);
         assert!(server.try_recv().is_err());
         wire.set(|weather| weather.hold_requests = false);
