@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::clocks::{self, Clocks};
 use crate::command::docker;
 use crate::kind::{Network, ServerKind};
 use crate::{Error, image, network};
@@ -31,6 +32,8 @@ pub(crate) struct Settings {
     pub(crate) place: Option<Place>,
     /// The port of the server that it stands before, if it does.
     pub(crate) upstream: Option<u16>,
+    /// Its wall clocks, where they are to be set.
+    pub(crate) clocks: Option<Clocks>,
     /// Follow the kind's command.
     pub(crate) arguments: Vec<String>,
 }
@@ -76,7 +79,10 @@ pub(crate) fn create(
     args.extend(settings.upstream.map(|port| format!("--env=UPSTREAM_PORT={port}")));
     args.extend(kind.env.iter().map(|(key, value)| format!("--env={key}={value}")));
     args.extend(kind.options.iter().map(|option| (*option).to_owned()));
+    args.extend(settings.clocks.as_ref().map(Clocks::options).unwrap_or_default());
     args.push(image.to_owned());
+    let before = settings.clocks.as_ref().and(kind.clocked).unwrap_or_default();
+    args.extend(before.iter().map(|word| (*word).to_owned()));
     args.extend(kind.command.iter().map(|word| (*word).to_owned()));
     args.extend(settings.arguments.iter().cloned());
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
@@ -130,6 +136,7 @@ pub(crate) fn remove_orphans() {
     for listed in list().unwrap_or_default() {
         if listed.owner.is_some_and(|owner| is_gone(&owner)) {
             let _ = remove(&listed.name);
+            clocks::remove_of(&listed.name);
         }
     }
     network::remove_where(is_gone);

@@ -28,6 +28,7 @@ pub(crate) static ALONE: ServerKind = ServerKind {
     network: Network::Host,
     env: &[],
     command: &["sh", "/usr/local/lib/testbed/start.sh"],
+    clocked: None,
     options: &[],
     prepare: &[],
     url: |address| format!("etcd://{address}/"),

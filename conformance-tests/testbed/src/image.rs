@@ -89,6 +89,11 @@ impl ImageKind {
         environment(&self.variable())
     }
 
+    /// Whether an image is given that runs as it is.
+    pub(crate) fn is_given_to_run(&self) -> bool {
+        self.given == Given::Runs && self.given_image().is_some()
+    }
+
     fn variable(&self) -> String {
         format!("{}_IMAGE", variable(self.name))
     }

@@ -30,6 +30,8 @@ pub(crate) struct ServerKind {
     pub(crate) env: &'static [(&'static str, &'static str)],
     /// What runs in the container; empty for what the image says. A container's own arguments follow it.
     pub(crate) command: &'static [&'static str],
+    /// What stands before the command where the server's wall clock is to be set; `None` where it can't be.
+    pub(crate) clocked: Option<&'static [&'static str]>,
     /// Further options of `docker run`.
     pub(crate) options: &'static [&'static str],
     /// Commands run in the container once it answers. They may run several times.

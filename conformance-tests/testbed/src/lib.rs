@@ -64,6 +64,7 @@
 #![allow(clippy::disallowed_methods)]
 
 mod address;
+mod clocks;
 mod cluster;
 mod command;
 mod container;
@@ -133,6 +134,16 @@ pub fn postgres_private() -> Result<PrivateServer, Missing> {
     private::private(&postgres::POSTGRES)
 }
 
+/// As [`postgres_private`], with a wall clock that [`Server::set_clock`] sets; it needs Docker on this machine. Of an image
+/// that is given in the environment the clock can't be set.
+///
+/// # Errors
+///
+/// [`Missing`] as in [`postgres_private`].
+pub fn postgres_private_clocked() -> Result<PrivateServer, Missing> {
+    private::private_clocked(&postgres::POSTGRES, &[])
+}
+
 /// Makes sure that the shared PgBouncer runs before the shared PostgreSQL, and answers with it. Transaction mode, and
 /// otherwise PgBouncer's defaults; any database of that server can be named.
 ///
@@ -185,8 +196,17 @@ pub fn redis_private_with(settings: &[&str]) -> Result<PrivateServer, Missing> {
     private::private_with(&redis::REDIS, settings)
 }
 
+/// As [`redis_private`], with a wall clock that [`Server::set_clock`] sets; it needs Docker on this machine.
+///
+/// # Errors
+///
+/// [`Missing`] as in [`postgres_private`], and where the image is built on one without Debian's packages.
+pub fn redis_private_clocked() -> Result<PrivateServer, Missing> {
+    private::private_clocked(&redis::REDIS, &[])
+}
+
 /// Starts a replica of this Redis for the caller alone, removed on drop. It serves reads and has the primary's data when
-/// this answers.
+/// this answers. Its wall clock can be set if the primary's can.
 ///
 /// # Errors
 ///
@@ -235,6 +255,15 @@ pub fn mongo() -> Result<Server, Missing> {
 /// [`Missing`] as in [`postgres_private`].
 pub fn mongo_private() -> Result<PrivateServer, Missing> {
     private::private(&mongo::REPLICA_SET)
+}
+
+/// As [`mongo_private`], with a wall clock for each member that [`Server::set_clock`] sets; it needs Docker on this machine.
+///
+/// # Errors
+///
+/// [`Missing`] as in [`postgres_private`].
+pub fn mongo_private_clocked() -> Result<PrivateServer, Missing> {
+    private::private_clocked(&mongo::REPLICA_SET, &[])
 }
 
 /// Makes sure that the shared MongoDB that is no replica set runs, and answers with it.

@@ -33,6 +33,7 @@ pub(crate) static REPLICA_SET: ServerKind = ServerKind {
     network: Network::Host,
     env: &[("MEMBERS", "3")],
     command: START,
+    clocked: Some(&[]),
     options: &[],
     // A new set elects its first member while the others still copy its data.
     prepare: &[&["python3", ADMIN, "await-members"]],
@@ -54,6 +55,7 @@ pub(crate) static STANDALONE: ServerKind = ServerKind {
     network: Network::Host,
     env: &[("MEMBERS", "1")],
     command: START,
+    clocked: Some(&[]),
     options: &[],
     prepare: &[],
     url: |address| format!("mongodb://leasehold:leasehold@{address}/leasehold?authSource=admin"),

@@ -19,6 +19,7 @@ pub(crate) static PGBOUNCER: ServerKind = ServerKind {
     network: Network::Host,
     env: LOGIN,
     command: &[],
+    clocked: None,
     options: &[],
     prepare: &[],
     url,

@@ -36,6 +36,7 @@ pub(crate) static POSTGRES: ServerKind = ServerKind {
         "-c",
         "fsync=on",
     ],
+    clocked: Some(&["env", "LD_PRELOAD=/usr/local/lib/testbed/faketime.so"]),
     options: &["--shm-size=256m"],
     prepare: &[&[
         "psql",

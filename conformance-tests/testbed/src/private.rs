@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::clocks::{Clocks, LIBRARY};
 use crate::container::{self, Settings, Whose};
 use crate::kind::ServerKind;
 use crate::shared::{make_ready, not_started, remember, upstream};
@@ -9,25 +10,35 @@ use crate::{Error, Missing, PrivateServer, Server, engine, ports};
 
 /// A server of this kind for one caller.
 pub(crate) fn private(kind: &'static ServerKind) -> Result<PrivateServer, Missing> {
-    started(kind, None, &[])
+    started(kind, None, &[], false)
 }
 
 /// The same with further arguments of the kind's command.
 pub(crate) fn private_with(kind: &'static ServerKind, arguments: &[&str]) -> Result<PrivateServer, Missing> {
-    started(kind, None, arguments)
+    started(kind, None, arguments, false)
+}
+
+/// The same, with wall clocks that can be set, unless its image is a given one that runs as it is.
+pub(crate) fn private_clocked(kind: &'static ServerKind, arguments: &[&str]) -> Result<PrivateServer, Missing> {
+    started(kind, None, arguments, !kind.image.is_given_to_run())
 }
 
 /// A server of this kind for one caller, before that one.
 pub(crate) fn private_before(kind: &'static ServerKind, server: &Server) -> Result<PrivateServer, Missing> {
-    started(kind, Some(upstream(kind, server)?), &[])
+    started(kind, Some(upstream(kind, server)?), &[], false)
 }
 
-fn started(kind: &'static ServerKind, upstream: Option<u16>, arguments: &[&str]) -> Result<PrivateServer, Missing> {
+fn started(
+    kind: &'static ServerKind,
+    upstream: Option<u16>,
+    arguments: &[&str],
+    clocked: bool,
+) -> Result<PrivateServer, Missing> {
     let image = image(kind)?;
     // Ports that are free when we look can be taken when the server does, so more than once.
     let mut last = None;
     for _ in 0..3 {
-        match start(kind, &image, upstream, arguments) {
+        match start(kind, &image, upstream, arguments, clocked) {
             Ok(server) => return Ok(server),
             Err(error) => last = Some(error),
         }
@@ -65,15 +76,21 @@ fn start(
     image: &str,
     upstream: Option<u16>,
     arguments: &[&str],
+    clocked: bool,
 ) -> Result<PrivateServer, Error> {
     let name = name(kind);
     // Chosen here and not by Docker, which would choose anew at each start.
     let port = ports::free(kind.ports)?;
     let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-    let settings = Settings { port, upstream, arguments, place: None };
+    let clocks = clocked.then(|| Clocks::create(&name, kind.members)).transpose()?;
+    let settings = Settings { port, upstream, arguments, clocks, place: None };
     container::create(kind, &name, image, &settings, Whose::OfProcess(std::process::id()))?;
     // Removed again by its drop when it doesn't get ready.
-    let server = PrivateServer(Server::in_container(kind, name, port));
+    let server = PrivateServer(Server::in_container(kind, name, port).clocked(settings.clocks));
     make_ready(&server)?;
+    if clocked {
+        // Or its clock would quietly stay right.
+        server.exec(&["test", "-e", LIBRARY])?;
+    }
     Ok(server)
 }

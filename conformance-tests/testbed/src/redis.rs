@@ -7,12 +7,16 @@ use std::time::Duration;
 
 use crate::image::{Given, ImageKind};
 use crate::kind::{Network, ServerKind};
-use crate::private::{private_before, private_with};
+use crate::private::{private_before, private_clocked, private_with};
 use crate::shared::{not_started, upstream};
 use crate::{Missing, PrivateServer, Server};
 
 static IMAGE: ImageKind =
     ImageKind { name: "redis", arguments: &[("REDIS_PASSWORD", "leasehold")], given: Given::IsBase, fetch: None };
+
+/// Debian's Redis allocates by jemalloc, which asks for the time before `libfaketime` can tell it, and then neither goes on;
+/// so the C library's own allocator comes first.
+const PRELOADED: &[&str] = &["env", "LD_PRELOAD=libc_malloc_debug.so.0:/usr/local/lib/testbed/faketime.so"];
 
 pub(crate) static REDIS: ServerKind = ServerKind {
     name: "redis",
@@ -26,6 +30,7 @@ pub(crate) static REDIS: ServerKind = ServerKind {
     network: Network::Host,
     env: &[],
     command: &["sh", "/usr/local/lib/testbed/start.sh"],
+    clocked: Some(PRELOADED),
     options: &[],
     prepare: &[],
     url: |address| format!("redis://:leasehold@{address}/0"),
@@ -44,6 +49,7 @@ pub(crate) static SENTINEL: ServerKind = ServerKind {
     network: Network::Host,
     env: &[],
     command: &["sh", "/usr/local/lib/testbed/sentinel.sh"],
+    clocked: None,
     options: &[],
     prepare: &[&["sh", "/usr/local/lib/testbed/linked.sh", "sentinel"]],
     // It asks for no password.
@@ -55,7 +61,9 @@ pub(crate) static SENTINEL: ServerKind = ServerKind {
 /// A replica of this server, once it has its data.
 pub(crate) fn replica_of(primary: &Server) -> Result<PrivateServer, Missing> {
     let port = upstream(&REDIS, primary)?.to_string();
-    let replica = private_with(&REDIS, &["--replicaof", "127.0.0.1", &port])?;
+    let arguments = ["--replicaof", "127.0.0.1", &port];
+    let replica =
+        if primary.clocks() > 0 { private_clocked(&REDIS, &arguments) } else { private_with(&REDIS, &arguments) }?;
     replica
         .exec(&["sh", "/usr/local/lib/testbed/linked.sh", "replica"])
         .map_err(|error| not_started(&REDIS, &error))?;

@@ -26,6 +26,7 @@ pub(crate) static S3: ServerKind = ServerKind {
     // The one user, who may do anything.
     env: &[("AWS_ACCESS_KEY_ID", "leasehold"), ("AWS_SECRET_ACCESS_KEY", "leasehold")],
     command: &["sh", "/usr/local/lib/testbed/start.sh"],
+    clocked: None,
     options: &[],
     prepare: &[&["sh", "/usr/local/lib/testbed/bucket.sh", "leasehold"]],
     url: |address| format!("http://leasehold:leasehold@{address}/leasehold"),

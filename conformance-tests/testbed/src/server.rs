@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::Error;
 use crate::address::host_ports;
+use crate::clocks::Clocks;
 use crate::command::{docker, run};
 use crate::container;
 use crate::kind::ServerKind;
@@ -31,22 +32,34 @@ pub struct Server {
     /// Of each member; a server that is one process is one.
     host_ports: Vec<String>,
     container: Option<String>,
+    clocks: Option<Clocks>,
 }
 
 impl Server {
     pub(crate) fn in_container(kind: &'static ServerKind, container: String, port: u16) -> Self {
         let host_ports: Vec<String> = (0..kind.members).map(|member| format!("127.0.0.1:{}", port + member)).collect();
-        Self { kind, url: (kind.url)(&host_ports.join(",")), host_ports, container: Some(container) }
+        Self { kind, url: (kind.url)(&host_ports.join(",")), host_ports, container: Some(container), clocks: None }
+    }
+
+    /// The same, with clocks that can be set.
+    pub(crate) fn clocked(self, clocks: Option<Clocks>) -> Self {
+        Self { clocks, ..self }
     }
 
     /// A server of one process, at an address of its own.
     pub(crate) fn in_place(kind: &'static ServerKind, container: String, host: &str, port: u16) -> Self {
         let host_port = format!("{host}:{port}");
-        Self { kind, url: (kind.url)(&host_port), host_ports: vec![host_port], container: Some(container) }
+        Self {
+            kind,
+            url: (kind.url)(&host_port),
+            host_ports: vec![host_port],
+            container: Some(container),
+            clocks: None,
+        }
     }
 
     pub(crate) fn outside(kind: &'static ServerKind, url: String) -> Self {
-        Self { kind, host_ports: host_ports(&url, kind.inner_port), url, container: None }
+        Self { kind, host_ports: host_ports(&url, kind.inner_port), url, container: None, clocks: None }
     }
 
     pub(crate) fn kind(&self) -> &'static ServerKind {
@@ -122,6 +135,28 @@ impl Server {
     /// As in [`Server::pause`].
     pub fn restart(&self) -> Result<(), Error> {
         self.act("restart", &["restart", "--time=10"])
+    }
+
+    /// How many wall clocks the server has that can be set: one for each member, or none.
+    pub fn clocks(&self) -> usize {
+        self.clocks.as_ref().map_or(0, Clocks::members)
+    }
+
+    /// Sets the wall clock of a member, counted from 0, so many microseconds ahead of this machine's; behind, if negative.
+    /// From then on it runs as fast as this machine's. Takes effect at once, also for a server that is paused or down; its
+    /// monotonic clocks stay true.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotRun`] where it has no such clock that can be set, see [`Server::clocks`], or its file can't be written.
+    pub fn set_clock(&self, member: usize, ahead_micros: i64) -> Result<(), Error> {
+        match self.clocks.as_ref().filter(|clocks| member < clocks.members()) {
+            Some(clocks) => clocks.set(member, ahead_micros),
+            None => Err(Error::NotRun {
+                command: format!("set clock {member} of the {} server", self.kind.name),
+                source: io::Error::new(io::ErrorKind::Unsupported, "it has no such clock that can be set"),
+            }),
+        }
     }
 
     /// Runs a command in the container, as the image's user; the answer is what it wrote

@@ -37,6 +37,11 @@ start() {
     else
         set -- --auth
     fi
+    # Of a member alone, and of none of the programs around it: Python's sleep fails when its clock is set.
+    if [ -n "${FAKETIME_TIMESTAMP_FILE:-}" ]; then
+        export LD_PRELOAD=/usr/local/lib/testbed/faketime.so
+        export FAKETIME_TIMESTAMP_FILE="${FAKETIME_TIMESTAMP_FILE%/*}/$member"
+    fi
     # Small, for there are many. An orderly end waits for nobody: the whole store ends.
     # --fork answers when the member takes connections.
     if ! mongod --fork --dbpath "$folder" --pidfilepath "$folder/pid" --logpath "$folder/log" --logappend --quiet \
