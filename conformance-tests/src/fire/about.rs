@@ -23,8 +23,11 @@ pub(super) struct About {
     pub(super) took: Duration,
     /// For how long the machine itself stood still meanwhile.
     pub(super) stalled: Duration,
-    /// Faults by name, and how often.
+    /// Faults by name, and how often: all that were to be made, also those that were not.
     pub(super) faults: BTreeMap<String, usize>,
+    /// Whether they were chosen, and are not simply all.
+    #[serde(default)]
+    pub(super) chosen: bool,
     grace: Duration,
     poll: Duration,
     fair: bool,
@@ -39,7 +42,7 @@ impl About {
         fire: &Fire,
         took: Duration,
         stalled: Duration,
-        faults: BTreeMap<&'static str, usize>,
+        faults: BTreeMap<String, usize>,
         ground: &dyn Ground,
         operator: &dyn LockProvider,
     ) -> Self {
@@ -50,7 +53,8 @@ impl About {
             clients: fire.clients,
             took,
             stalled,
-            faults: faults.into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
+            faults,
+            chosen: fire.faults.is_some(),
             grace: terms.grace,
             // The core asks again after a ttl, or a second if that is longer.
             poll: terms.poll.max(ground.scale().ttl).max(Duration::from_secs(1)),

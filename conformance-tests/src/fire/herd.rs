@@ -130,6 +130,11 @@ impl Herd {
         self.seen[client].number.load(Ordering::SeqCst)
     }
 
+    /// How many lives there have been.
+    pub(super) fn lives(&self) -> usize {
+        (0..self.size()).map(|client| (self.number(client) % LIVES) as usize + 1).sum()
+    }
+
     /// All grants so far.
     pub(super) fn grants(&self) -> u64 {
         self.seen.iter().map(|seen| *seen.grants.borrow()).sum()

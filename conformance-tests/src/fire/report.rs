@@ -48,8 +48,10 @@ pub struct Burnt {
     pub lost: usize,
     /// Fenced writes that were accepted, and those that were refused.
     pub writes: [usize; 2],
-    /// Faults, by name.
+    /// Faults by name, and how often they were made: also those of the run that were not.
     pub faults: BTreeMap<String, usize>,
+    /// Whether these faults were chosen, and are not all that the store has.
+    pub chosen: bool,
     /// What is broken, each with the smallest stretch that shows it.
     pub broken: Vec<String>,
     /// What each law's check came to.
@@ -71,7 +73,7 @@ impl Burnt {
 
     pub(super) fn judge(about: About, folder: &Path) -> Result<Self, Failure> {
         let terms = &about.terms();
-        let About { store, seed, clients, took, stalled, faults, .. } = about;
+        let About { store, seed, clients, took, stalled, faults, chosen, .. } = about;
         let history = read(&files(folder, client::HISTORY)?)?.history;
         let history = owners::told(&history, &files(folder, owners::FILES)?)?;
         let events = history.events();
@@ -105,6 +107,7 @@ impl Burnt {
             expected: laws.of(Law::Belief).map_or(0, |belief| belief.excused),
             calls,
             faults,
+            chosen,
             broken,
             falls,
             laws,
@@ -206,10 +209,12 @@ impl fmt::Display for Burnt {
             return f.write_str("clean");
         }
         let (minutes, clients) = (self.took.as_secs_f64() / 60.0, self.clients);
+        let names: Vec<_> = self.faults.keys().map(String::as_str).collect();
+        let chosen = if self.chosen { format!(" --faults {}", names.join(",")) } else { String::new() };
         write!(
             f,
             "BROKEN: {}\nthe history is in {}; again: cargo xtask fire --store {store} --minutes {minutes:.1} --seed {seed} \
-             --clients {clients}",
+             --clients {clients}{chosen}",
             self.broken.join("; "),
             self.folder.display(),
         )

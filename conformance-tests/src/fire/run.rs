@@ -1,6 +1,7 @@
 //! One run, from the first process to the history on the disk.
 
 use std::{
+    collections::BTreeMap,
     fs,
     net::SocketAddr,
     path::PathBuf,
@@ -53,7 +54,7 @@ pub struct Fire {
     pub(super) seed: u64,
     pub(super) clients: usize,
     kept: usize,
-    faults: Option<Vec<String>>,
+    pub(super) faults: Option<Vec<String>>,
 }
 
 /// How long a client may take to connect to servers that are well, on a machine that isn't stalled.
@@ -188,11 +189,12 @@ impl Fire {
         self.until_served(&herd, ground, &stalls).await?;
         // They have the clients as well.
         drop(faults);
-        let herd = Arc::into_inner(herd).ok_or_else(|| Failure::new("a fault still has the clients"));
-        herd?.stop().await?;
+        let herd = Arc::into_inner(herd).ok_or_else(|| Failure::new("a fault still has the clients"))?;
+        let made = chosen.counted(&nemesis, &herd);
+        herd.stop().await?;
         let mut scenes = Vec::new();
         for client in 0..self.clients {
-            scenes.push(open(self.site(ground, &network.addresses(client))?).await?);
+            scenes.push(open(self.site(ground, network.addresses(client))?).await?);
         }
         let counter = Pen::new(Recorder::to_file(self.history("silence"))?, silence::COUNTER);
         silence::listen(&scenes, Arc::clone(&operator), &network, ground.scale(), &counter).await?;
@@ -200,7 +202,7 @@ impl Fire {
         drop(scenes);
         last_look::read(&open(self.site(ground, &[])?).await?, &self.folder).await?;
         pen.finish()?;
-        let about = About::new(self, burnt_for, stalls.so_far(), nemesis.done(), ground, &*operator);
+        let about = About::new(self, burnt_for, stalls.so_far(), made, ground, &*operator);
         about.write(&self.folder)?;
         Burnt::judge(about, &self.folder)
     }
@@ -341,6 +343,17 @@ struct Chosen(Vec<String>);
 impl Chosen {
     fn has(&self, name: &str) -> bool {
         self.0.iter().any(|chosen| chosen == name)
+    }
+
+    /// How often each was made; none is left out.
+    fn counted(&self, nemesis: &Nemesis, herd: &Herd) -> BTreeMap<String, usize> {
+        let done = nemesis.done();
+        let count = |name: &String| match name.as_str() {
+            // As old as each client's life.
+            on_clients::RATE => herd.lives(),
+            name => done.get(name).copied().unwrap_or(0),
+        };
+        self.0.iter().map(|name| (name.clone(), count(name))).collect()
     }
 
     fn loses_data(&self, ground: &dyn Ground) -> bool {
