@@ -7,7 +7,7 @@ use conformance_tests::{
     Failure, Outcome,
     fire::{Begun, Fault, Ground, Lane, NotCommitted, Scale, Scene, Site, Stroke, TransactedSet, Wired},
 };
-use lock_core::{FenceError, Lease, Lock, LockProvider};
+use lock_core::{Clock, FenceError, Lease, Lock, LockProvider, Moment, SystemClock};
 use lock_sqlite::{SqliteLocks, SqliteTransactions};
 use sqlx::{
     Sqlite, SqlitePool, Transaction,
@@ -87,9 +87,30 @@ async fn pool(url: &str) -> Result<SqlitePool, Failure> {
     Ok(SqlitePoolOptions::new().max_connections(1).connect_with(options).await?)
 }
 
-/// All users of a file must have the same clock: that of the host. A client's own may be wrong.
+/// By which a file's locks are kept. All users of a file must have the same clock, that of the host, for its leases; their
+/// wall clocks, by which tokens rise, may jump each by itself.
+#[derive(Debug)]
+struct Kept(Arc<dyn Clock>);
+
+#[async_trait]
+impl Clock for Kept {
+    fn now(&self) -> Moment {
+        SystemClock.now()
+    }
+
+    fn wall_micros(&self) -> u64 {
+        self.0.wall_micros()
+    }
+
+    async fn sleep_until(&self, at: Moment) {
+        SystemClock.sleep_until(at).await;
+    }
+}
+
+/// A client's, or the operator's, whose own clock may be wrong.
 pub(crate) async fn open(site: Site) -> Result<Scene, Failure> {
-    let locks = SqliteLocks::connect(&site.place).await?;
+    let file = site.place.strip_prefix("sqlite:").unwrap_or(&site.place);
+    let locks = SqliteLocks::builder(file).clock(Arc::new(Kept(Arc::clone(&site.clock)))).build().await?;
     let (one, other) = (site.place.clone(), site.place.clone());
     Ok(Scene {
         locks: Arc::new(locks),
