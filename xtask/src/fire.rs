@@ -24,15 +24,16 @@ const STORES: [&str; 10] = [
 pub(crate) const AFTER_HELP: &str = "\
 Each run starts servers of its own (the testbed's shared ones are left alone), and client processes that count,
 append under fences, write in transactions, queue, and keep many leases, while chance freezes and kills clients,
-loses, holds and delays what passes between them and the servers, and freezes, kills, cuts off and restarts those.
-All that happened is then judged: L1 to L10 must hold, L1 not where the store itself lost its data, which is counted;
-and L4 must break in a set that nothing fences, or the run was too tame.
+loses, holds and delays what passes between them and the servers, and freezes, kills, cuts off and restarts those, and sets their clocks.
+All that happened is then judged: L1 to L10 must hold, L1 not where the store itself lost its data or its clock leapt by
+more than the grace, which is counted; and L4 must break in a set that nothing fences, or the run was too tame.
 
 Examples:
   cargo xtask fire --store postgres --minutes 5
   cargo xtask fire --store all --minutes 20 --at-once 3 --keep target/fire
   cargo xtask fire --store redis --faults help              what can be done to it
   cargo xtask fire --store redis --faults wiped,frozen,cut  these faults only
+  cargo xtask fire --store mongo --faults server-clock-steps,server-clock-leaps,frozen
   cargo xtask fire --store etcd-three --minutes 5 --seed 7  the same chance again; the machine's timing isn't repeated
   cargo xtask fire --judge target/fire/etcd-three           a history that was kept, once more";
 

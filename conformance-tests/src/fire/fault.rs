@@ -17,6 +17,9 @@ pub enum Lane {
     Network,
     /// A server, or several.
     Server,
+    /// The wall clocks of servers. What is done to them and what loses data is kept apart, by a grace at least: together
+    /// they may excuse more than either (law 2).
+    Clock,
     /// What people do, and what servers do at times by themselves.
     People,
 }

@@ -8,9 +8,9 @@
 //!
 //! Meanwhile chance makes faults, in lanes that go on side by side: clients are frozen beyond their ttls, killed between
 //! any two steps, and have clocks that run wrong and jump; what passes between a client and a server is lost, held in one direction
-//! or both, delayed, cut; servers are frozen, killed, restarted, cut off from one another; people take locks away. Each
-//! is an event of the history, with what it may excuse. Where the store loses its data two may believe (law 1), which is counted;
-//! the fence at the resource must hold all the same.
+//! or both, delayed, cut; servers are frozen, killed, restarted, cut off from one another, and their clocks are set; people take
+//! locks away. Each is an event of the history, with what it may excuse. Where the store loses its data, or its clock leaps, two
+//! may believe (law 1), which is counted; the fence at the resource must hold all the same.
 //!
 //! One set takes whatever comes. Its holders are frozen while they write, and the checker that passes the others must
 //! find that it broke law 4: otherwise the run was too tame and fails.

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use lock_verify::history::F;
+use lock_verify::history::{Effect, F};
 
 use super::{
     chance::Chance,
@@ -32,6 +32,8 @@ pub(super) struct Nemesis {
     /// What is going on, and what has been done how often.
     goes_on: Mutex<BTreeMap<&'static str, usize>>,
     done: Mutex<BTreeMap<&'static str, usize>>,
+    /// Whose turn it is of the faults that are kept apart.
+    apart: tokio::sync::Mutex<()>,
 }
 
 /// How often it is looked whether a fault has to end early.
@@ -46,6 +48,7 @@ impl Nemesis {
             narrowed: AtomicBool::new(false),
             goes_on: Mutex::default(),
             done: Mutex::default(),
+            apart: tokio::sync::Mutex::default(),
         })
     }
 
@@ -102,7 +105,23 @@ impl Nemesis {
     }
 
     /// Makes this fault, to its end.
+    ///
+    /// Tokens rise over a loss of data, and over a clock that steps, and need not over both: so these come one after the
+    /// other, and what was granted before the one is older than any step when the other comes.
     pub(super) async fn make(&self, fault: &Fault, chance: &Chance) -> Outcome {
+        if fault.lane != Lane::Clock && fault.effect != Effect::DataLoss {
+            return self.strike(fault, chance).await;
+        }
+        let _turn = self.apart.lock().await;
+        if self.has_ceased() {
+            return Ok(());
+        }
+        self.strike(fault, chance).await?;
+        sleep(self.scale.grace).await;
+        Ok(())
+    }
+
+    async fn strike(&self, fault: &Fault, chance: &Chance) -> Outcome {
         let Some(stroke) = fault.strike(chance, &self.scale) else { return Ok(()) };
         let named = |failure| Failure::new(format!("the fault {} of {}: {failure}", fault.name, stroke.target));
         let begun = self.pen.invoke(F::Fault, |event| {
@@ -127,6 +146,7 @@ impl Nemesis {
             Lane::Client => (0.1, 0.8),
             Lane::Network => (0.3, 2.0),
             Lane::Server => (1.5, 6.0),
+            Lane::Clock => (0.5, 2.0),
             Lane::People => (0.5, 3.0),
         };
         let until = now() + self.scale.ttls(least, most, chance);

@@ -56,7 +56,7 @@ pub struct Burnt {
     pub broken: Vec<String>,
     /// What each law's check came to.
     pub laws: Report,
-    /// How often two believed where the store had lost what it knew, or leases were taken from outside.
+    /// How often two believed where the store had lost what it knew, its clock had leapt, or leases were taken from outside.
     pub expected: u64,
     /// How often a token fell where nothing fenced, by the same checker.
     pub falls: u64,

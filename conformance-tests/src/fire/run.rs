@@ -335,7 +335,7 @@ impl Fire {
 const TASKS: usize = 4;
 
 /// In which faults go on at the same time; two befall clients.
-const LANES: [Lane; 5] = [Lane::Client, Lane::Client, Lane::Network, Lane::Server, Lane::People];
+const LANES: [Lane; 6] = [Lane::Client, Lane::Client, Lane::Network, Lane::Server, Lane::Clock, Lane::People];
 
 /// The names of the faults of a run.
 struct Chosen(Vec<String>);

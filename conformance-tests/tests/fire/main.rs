@@ -9,6 +9,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what went wrong by failing")]
 
+mod clocks;
 mod clusters;
 mod elsewhere;
 mod etcd;

@@ -15,12 +15,16 @@ use mongodb::{
 };
 use testbed::{Error, MongoMembers, PrivateServer};
 
-use crate::{elsewhere, mongo_lists, not_committed, not_written, opened, servers::BACK_WITHIN};
+use crate::{
+    clocks::Leaps,
+    elsewhere, mongo_lists, not_committed, not_written, opened,
+    servers::{self, BACK_WITHIN},
+};
 
 pub(crate) struct Ours(Arc<PrivateServer>);
 
 pub(crate) fn start() -> Result<Arc<dyn Ground>, Failure> {
-    Ok(Arc::new(Ours(Arc::new(testbed::mongo_private()?))))
+    Ok(Arc::new(Ours(Arc::new(testbed::mongo_private_clocked()?))))
 }
 
 #[async_trait]
@@ -46,7 +50,7 @@ impl Ground for Ours {
             let primary = self::primary(members)?;
             Ok(vec![primary, (primary + other) % 3])
         };
-        vec![
+        let mut faults = vec![
             of(
                 &self.0,
                 "primary-killed",
@@ -74,7 +78,10 @@ impl Ground for Ours {
                 freeze,
             ),
             stepped_down(&self.0),
-        ]
+        ];
+        // A mongod whose clock leaps back waits with its heartbeats until the clock has come to where it was, and longer.
+        faults.extend(servers::clocks_of(&self.0, Leaps::TogetherAhead));
+        faults
     }
 
     async fn operator(&self) -> Result<Arc<dyn LockProvider>, Failure> {

@@ -12,12 +12,12 @@ use lock_postgres::{PostgresLocks, PostgresTransactions};
 use sqlx::{AssertSqlSafe, PgPool, postgres::PgPoolOptions};
 use testbed::PrivateServer;
 
-use crate::{elsewhere, not_committed, not_written, opened, postgres_lists, servers};
+use crate::{clocks::Leaps, elsewhere, not_committed, not_written, opened, postgres_lists, servers};
 
 pub(crate) struct Ours(Arc<PrivateServer>);
 
 pub(crate) fn start() -> Result<Arc<dyn Ground>, Failure> {
-    Ok(Arc::new(Ours(Arc::new(testbed::postgres_private()?))))
+    Ok(Arc::new(Ours(Arc::new(testbed::postgres_private_clocked()?))))
 }
 
 #[async_trait]
@@ -37,6 +37,7 @@ impl Ground for Ours {
     fn faults(&self) -> Vec<Fault> {
         let mut faults = servers::faults_of_one(&self.0);
         faults.push(terminated(self.0.url()));
+        faults.extend(servers::clocks_of(&self.0, Leaps::Alone));
         faults
     }
 

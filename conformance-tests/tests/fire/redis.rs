@@ -14,12 +14,12 @@ use lock_redis::{
 };
 use testbed::PrivateServer;
 
-use crate::{elsewhere, opened, redis_lists, servers};
+use crate::{clocks::Leaps, elsewhere, opened, redis_lists, servers};
 
 pub(crate) struct Ours(Arc<PrivateServer>);
 
 pub(crate) fn start() -> Result<Arc<dyn Ground>, Failure> {
-    Ok(Arc::new(Ours(Arc::new(testbed::redis_private()?))))
+    Ok(Arc::new(Ours(Arc::new(testbed::redis_private_clocked()?))))
 }
 
 #[async_trait]
@@ -40,6 +40,7 @@ impl Ground for Ours {
         let mut faults = servers::faults_of_one(&self.0);
         let urls = vec![self.0.url().to_owned()];
         faults.extend([scripts_forgotten(&urls), listeners_cut(&urls), wiped(&urls)]);
+        faults.extend(servers::clocks_of(&self.0, Leaps::Alone));
         faults
     }
 

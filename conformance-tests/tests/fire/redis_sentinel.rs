@@ -15,7 +15,10 @@ use lock_core::{Clock, LockProvider, SystemClock};
 use lock_redis::{RedisLocks, redis};
 use testbed::{Error, PrivateServer};
 
-use crate::{elsewhere, redis as server, servers};
+use crate::{
+    clocks::{self, Leaps},
+    elsewhere, redis as server, servers,
+};
 
 /// Dropped in this order: who watches first.
 struct Set {
@@ -28,7 +31,7 @@ struct Set {
 pub(crate) struct Ours(Arc<Set>);
 
 pub(crate) fn start() -> Result<Arc<dyn Ground>, Failure> {
-    let primary = testbed::redis_private()?;
+    let primary = testbed::redis_private_clocked()?;
     let replica = testbed::redis_replica_of(&primary)?;
     let sentinel = testbed::redis_sentinel_of(&primary)?;
     Ok(Arc::new(Ours(Arc::new(Set { sentinel, servers: [primary, replica], turn: Mutex::new(()) }))))
@@ -103,13 +106,17 @@ impl Ground for Ours {
 
     fn faults(&self) -> Vec<Fault> {
         let urls: Vec<_> = self.0.servers.iter().map(|server| server.url().to_owned()).collect();
-        vec![
+        let mut faults = vec![
             primary_killed(&self.0),
             primary_frozen(&self.0),
             replica_killed(&self.0),
             server::scripts_forgotten(&urls),
             server::listeners_cut(&urls),
-        ]
+        ];
+        let set = Arc::clone(&self.0);
+        let set = move |server: usize, ahead| set.servers[server].set_clock(0, ahead);
+        faults.extend(clocks::faults(self.0.servers.len(), Leaps::Together, set));
+        faults
     }
 
     async fn operator(&self) -> Result<Arc<dyn LockProvider>, Failure> {

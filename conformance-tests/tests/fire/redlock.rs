@@ -11,12 +11,15 @@ use lock_core::LockProvider;
 use lock_redis::Redlock;
 use testbed::PrivateServer;
 
-use crate::{elsewhere, redis, servers};
+use crate::{
+    clocks::{self, Leaps},
+    elsewhere, redis, servers,
+};
 
 pub(crate) struct Ours(Vec<Arc<PrivateServer>>);
 
 pub(crate) fn start() -> Result<Arc<dyn Ground>, Failure> {
-    let masters = (0..3).map(|_| testbed::redis_private().map(Arc::new)).collect::<Result<_, _>>()?;
+    let masters = (0..3).map(|_| testbed::redis_private_clocked().map(Arc::new)).collect::<Result<_, _>>()?;
     Ok(Arc::new(Ours(masters)))
 }
 
@@ -46,6 +49,9 @@ impl Ground for Ours {
         let urls: Vec<_> = self.0.iter().map(|master| master.url().to_owned()).collect();
         let mut faults = servers::faults_of_several(&self.0);
         faults.extend([redis::scripts_forgotten(&urls), redis::listeners_cut(&urls)]);
+        let masters = self.0.clone();
+        let set = move |master: usize, ahead| masters[master].set_clock(0, ahead);
+        faults.extend(clocks::faults(self.0.len(), Leaps::Alone, set));
         faults
     }
 

@@ -8,6 +8,8 @@ use conformance_tests::{
 };
 use testbed::{Error, PrivateServer};
 
+use crate::clocks::{self, Leaps};
+
 /// How long a server may take to serve again.
 pub(crate) const BACK_WITHIN: Duration = Duration::from_secs(120);
 
@@ -132,6 +134,12 @@ fn some(
         let target = format!("server {befalls:?}");
         Some(Stroke::new(target, scale.ttls(least, most, chance), each(begin, chosen.clone()), each(end, chosen)))
     })
+}
+
+/// The faults of its clocks, one for each member.
+pub(crate) fn clocks_of(server: &Arc<PrivateServer>, leaps: Leaps) -> Vec<Fault> {
+    let owned = Arc::clone(server);
+    clocks::faults(server.clocks(), leaps, move |member, ahead| owned.set_clock(member, ahead))
 }
 
 /// Returns once it serves.
