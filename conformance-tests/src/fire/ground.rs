@@ -48,4 +48,10 @@ pub trait Ground: Send + Sync {
 
     /// Returns once every server serves again, after the last fault ended.
     async fn healed(&self) -> Outcome;
+
+    /// Returns as soon as servers begin to do by themselves what a fault might, so that the history tells of it; never, where
+    /// they do nothing that excuses anything.
+    async fn by_itself(&self) -> Result<Fault, Failure> {
+        std::future::pending().await
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    convert::Infallible,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -13,6 +14,7 @@ use lock_verify::history::{Effect, F};
 use super::{
     chance::Chance,
     fault::{Fault, Lane},
+    ground::Ground,
     pen::Pen,
     scale::Scale,
 };
@@ -119,6 +121,13 @@ impl Nemesis {
         self.strike(fault, chance).await?;
         sleep(self.scale.grace).await;
         Ok(())
+    }
+
+    /// Records what servers do by themselves, as the faults that it is like. Returns only if that can't be heard of.
+    pub(super) async fn heed(&self, ground: &dyn Ground, chance: &Chance) -> Result<Infallible, Failure> {
+        loop {
+            self.strike(&ground.by_itself().await?, chance).await?;
+        }
     }
 
     async fn strike(&self, fault: &Fault, chance: &Chance) -> Outcome {

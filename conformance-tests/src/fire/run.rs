@@ -166,27 +166,33 @@ impl Fire {
         let operator = ground.operator().await?;
         let faults = self.faults_of(ground, &operator, &network, &herd, &pen, &chosen);
         let nemesis = Nemesis::new(pen.clone(), ground.scale());
-        let mut lanes = JoinSet::new();
+        let (mut lanes, heeding) = (JoinSet::new(), chance.fork());
         for lane in LANES {
             let of_lane = faults.iter().filter(|fault| fault.lane == lane).cloned().collect();
             let control = (lane == Lane::Client).then(|| on_clients::frozen(&herd, &[]));
             lanes.spawn(Arc::clone(&nemesis).rage(lane, of_lane, control, chance.fork()));
         }
-        let raged = tokio::select! {
-            ended = until_one_fails(&mut lanes) => ended,
-            ended = self.until_enough(&herd, &nemesis) => ended,
-        };
-        nemesis.cease();
-        // What goes on is ended, also if something failed: servers that stand still wouldn't be removed.
-        let mut ended = raged;
-        while let Some(lane) = lanes.join_next().await {
-            ended = ended.and(lane?);
-        }
-        ended?;
-        let burnt_for = now().since(began);
+        let rage = async {
+            let mut ended = tokio::select! {
+                ended = until_one_fails(&mut lanes) => ended,
+                ended = self.until_enough(&herd, &nemesis) => ended,
+            };
+            nemesis.cease();
+            // What goes on is ended, also if something failed: servers that stand still wouldn't be removed.
+            while let Some(lane) = lanes.join_next().await {
+                ended = ended.and(lane?);
+            }
+            ended?;
+            let burnt_for = now().since(began);
 
-        ground.healed().await?;
-        self.until_served(&herd, ground, &stalls).await?;
+            ground.healed().await?;
+            self.until_served(&herd, ground, &stalls).await?;
+            Ok::<_, Failure>(burnt_for)
+        };
+        let burnt_for = tokio::select! {
+            burnt_for = rage => burnt_for?,
+            Err(unheard) = nemesis.heed(ground, &heeding) => return Err(unheard),
+        };
         // They have the clients as well.
         drop(faults);
         let herd = Arc::into_inner(herd).ok_or_else(|| Failure::new("a fault still has the clients"))?;
@@ -353,7 +359,9 @@ impl Chosen {
             on_clients::RATE => herd.lives(),
             name => done.get(name).copied().unwrap_or(0),
         };
-        self.0.iter().map(|name| (name.clone(), count(name))).collect()
+        // And what was not chosen, but done by servers themselves.
+        let unchosen = done.iter().map(|(name, count)| ((*name).to_owned(), *count));
+        unchosen.chain(self.0.iter().map(|name| (name.clone(), count(name)))).collect()
     }
 
     fn loses_data(&self, ground: &dyn Ground) -> bool {

@@ -11,6 +11,7 @@ use conformance_tests::{
     Failure, Outcome,
     fire::{Effect, Fault, Ground, Lane, Scale, Scene, Site, Stroke, Wired, blocking},
 };
+use futures_util::StreamExt;
 use lock_core::{Clock, LockProvider, SystemClock};
 use lock_redis::{RedisLocks, redis};
 use testbed::{Error, PrivateServer};
@@ -127,6 +128,15 @@ impl Ground for Ours {
         let set = Arc::clone(&self.0);
         blocking(move || set.until_whole()).await
     }
+
+    /// The sentinel, which is never broken itself, can't tell a machine that stands still from a primary that does.
+    async fn by_itself(&self) -> Result<Fault, Failure> {
+        let mut heard = redis::Client::open(self.0.sentinel.url())?.get_async_pubsub().await?;
+        heard.subscribe("+try-failover").await?;
+        let begun = heard.on_message().next().await;
+        begun.ok_or_else(|| Failure::new("the sentinel hung up"))?;
+        Ok(failed_over(&self.0))
+    }
 }
 
 /// What the replica hadn't got is lost.
@@ -181,6 +191,18 @@ fn of_primary(set: &Arc<Set>, name: &'static str, about: &'static str, begin: Ac
             ends.until_whole()
         });
         Some(Stroke::new("the primary", scale.ttls(0.5, 2.0, chance), begins, end))
+    });
+    fault.effect(Effect::DataLoss)
+}
+
+/// What the faults of the primary bring about as well, told from when the sentinel begins with it.
+fn failed_over(set: &Arc<Set>) -> Fault {
+    let set = Arc::clone(set);
+    let about = "the sentinel promotes the replica, which may have missed the last writes";
+    let fault = Fault::new(Lane::Server, "failed-over", about, move |_, _| {
+        let set = Arc::clone(&set);
+        let whole = blocking(move || set.until_whole());
+        Some(Stroke::new("the primary", Duration::ZERO, async { Ok(()) }, whole))
     });
     fault.effect(Effect::DataLoss)
 }
