@@ -71,6 +71,7 @@ enum Task {
     ///
     /// The mistakes are the patches in seeded-bugs/. Each says which mistake it is, who made it, and
     /// the command that is to go red. It works on a copy in target/seeded-bugs.
+    #[command(after_help = seeded_bugs::AFTER_HELP)]
     SeededBugs {
         /// Only those whose name contains one of these
         only: Vec<String>,

@@ -1,12 +1,30 @@
 //! `cargo xtask seeded-bugs`: real mistakes, put back in one at a time, and who catches them.
 
+mod tree;
+mod trial;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Output};
-use std::time::Instant;
+use std::process::ExitCode;
 
 use comfy_table::{Table, presets};
+
+use tree::{Apply, apply, copy_sources};
+use trial::{Tried, try_out};
+
+/// What `--help` tells beyond the options.
+pub(crate) const AFTER_HELP: &str = "\
+Each command is shown to be green without a mistake first. Then each mistake is put in, what it changed is built, and its
+command is run, for five minutes at most. A mistake counts as caught only if a test or a law says that it was broken: not if
+the run ends otherwise, hangs, or doesn't build.
+
+Those in seeded-bugs/stores need the servers of the testbed, which they start where they aren't running.
+
+Examples:
+  cargo xtask seeded-bugs                   all of them
+  cargo xtask seeded-bugs core/             those in seeded-bugs/core
+  cargo xtask seeded-bugs redlock mongo     those whose name contains one of these";
 
 /// A patch file: lines that say what it is, then a diff.
 struct Bug {
@@ -29,40 +47,52 @@ pub(crate) fn run(only: &[String]) -> Result<ExitCode, String> {
     // or two.
     let tree = root.join("target/seeded-bugs/tree");
     copy_sources(root, &tree)?;
-    let commands: BTreeSet<&[String]> = bugs.iter().map(|bug| &*bug.caught_by).collect();
-    for command in commands {
-        eprintln!("xtask: without a bug: {}", command.join(" "));
-        let (sound, seconds) = try_out(&tree, command)?;
-        if !sound.status.success() {
-            return Err(format!(
-                "red without any bug: {}\n{}",
-                command.join(" "),
-                evidence(&sound).unwrap_or_default()
-            ));
-        }
-        eprintln!("xtask: green in {seconds:.1} s");
+    for bug in &bugs {
+        apply(&tree, &bug.patch, Apply::Check)?;
     }
+    show_that_they_are_green(&tree, &bugs)?;
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(["BUG", "CAUGHT", "IN", "BY"]);
     let mut missed = 0;
     for bug in &bugs {
-        apply(&tree, &bug.patch, false)?;
+        apply(&tree, &bug.patch, Apply::In)?;
         let tried = try_out(&tree, &bug.caught_by);
-        apply(&tree, &bug.patch, true)?;
-        let (output, seconds) = tried?;
-        // By a check that says so: one that was killed, or only failed, shows nothing.
-        let said = evidence(&output).filter(|_| output.status.code().is_some_and(|code| code != 0));
-        let caught = said.is_some();
-        missed += usize::from(!caught);
-        let by = said.unwrap_or_else(|| format!("{} by {}", output.status, bug.caught_by.join(" ")));
-        let caught = if caught { "yes" } else { "NO" };
+        apply(&tree, &bug.patch, Apply::Out)?;
+        let (said, otherwise, seconds) = match tried? {
+            Tried::NotBuilt(errors) => {
+                eprintln!("{errors}");
+                (None, "it doesn't build".to_owned(), 0.0)
+            }
+            Tried::Ran(run) => (run.red(), format!("{}: {}", run.ended(), bug.caught_by.join(" ")), run.seconds),
+        };
+        let caught = if said.is_some() { "yes" } else { "NO" };
+        missed += usize::from(said.is_none());
+        let by = said.unwrap_or(otherwise);
         eprintln!("xtask: {}: caught: {caught}, in {seconds:.1} s: {by}", bug.name);
         table.add_row([bug.name.clone(), caught.to_owned(), format!("{seconds:.1} s"), by]);
     }
     println!("{}", table.trim_fmt());
     println!("{} of {} caught", bugs.len() - missed, bugs.len());
     Ok(if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Each command once, without a bug: what is red anyway catches nothing.
+fn show_that_they_are_green(tree: &Path, bugs: &[Bug]) -> Result<(), String> {
+    let commands: BTreeSet<&[String]> = bugs.iter().map(|bug| &*bug.caught_by).collect();
+    for command in commands {
+        eprintln!("xtask: without a bug: {}", command.join(" "));
+        let run = match try_out(tree, command)? {
+            Tried::NotBuilt(errors) => return Err(format!("it doesn't build:\n{errors}")),
+            Tried::Ran(run) => run,
+        };
+        if !run.is_green() {
+            let why = run.red().unwrap_or_else(|| format!("{}\n{}", run.ended(), run.last_lines()));
+            return Err(format!("red without any bug: {}\n{why}", command.join(" ")));
+        }
+        eprintln!("xtask: green in {:.1} s", run.seconds);
+    }
+    Ok(())
 }
 
 fn bugs(folder: &Path) -> Result<Vec<Bug>, String> {
@@ -90,95 +120,4 @@ fn bugs(folder: &Path) -> Result<Vec<Bug>, String> {
     }
     bugs.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(bugs)
-}
-
-/// Copies what git knows of, or would: files that didn't change keep their times, and needn't be built again.
-fn copy_sources(root: &Path, tree: &Path) -> Result<(), String> {
-    let listed = git(root, &["ls-files", "--cached", "--others", "--exclude-standard", "-z"])?;
-    let listed: BTreeSet<PathBuf> =
-        String::from_utf8_lossy(&listed).split('\0').filter(|path| !path.is_empty()).map(PathBuf::from).collect();
-    let failed = |path: &Path, error: std::io::Error| format!("{}: {error}", path.display());
-    for path in &listed {
-        let (from, to) = (root.join(path), tree.join(path));
-        // Deleted, and not committed yet.
-        let Ok(content) = fs::read(&from) else { continue };
-        if fs::read(&to).is_ok_and(|before| before == content) {
-            continue;
-        }
-        let folder = to.parent().unwrap_or(tree);
-        fs::create_dir_all(folder).map_err(|error| failed(folder, error))?;
-        fs::write(&to, content).map_err(|error| failed(&to, error))?;
-    }
-    // A repository of its own: what git applies there must not look for the one around it.
-    if !tree.join(".git").exists() {
-        git(tree, &["init", "--quiet"])?;
-    }
-    remove_others(tree, tree, &listed).map_err(|error| failed(tree, error))
-}
-
-/// Removes what is no source any more.
-fn remove_others(tree: &Path, folder: &Path, listed: &BTreeSet<PathBuf>) -> std::io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        let name = path.strip_prefix(tree).unwrap_or(&path);
-        if name == Path::new(".git") {
-            continue;
-        }
-        if path.is_dir() {
-            remove_others(tree, &path, listed)?;
-        } else if !listed.contains(name) {
-            fs::remove_file(&path)?;
-        }
-    }
-    Ok(())
-}
-
-fn apply(tree: &Path, patch: &Path, back: bool) -> Result<(), String> {
-    let patch = patch.display().to_string();
-    let arguments = if back { vec!["apply", "--reverse", &patch] } else { vec!["apply", &patch] };
-    git(tree, &arguments).map(drop)
-}
-
-fn git(folder: &Path, arguments: &[&str]) -> Result<Vec<u8>, String> {
-    let output = Command::new("git").args(arguments).current_dir(folder).output();
-    let output = output.map_err(|error| format!("can't run git: {error}"))?;
-    if !output.status.success() {
-        return Err(format!("git {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr)));
-    }
-    Ok(output.stdout)
-}
-
-/// Builds what the command needs, which must succeed, and then runs it; how long the run took.
-fn try_out(tree: &Path, command: &[String]) -> Result<(Output, f64), String> {
-    let [program, task, rest @ ..] = command else {
-        return Err("a command is `cargo run …` or `cargo test …`".to_owned());
-    };
-    let to_build: Vec<&str> = match (program.as_str(), task.as_str()) {
-        ("cargo", "run") => vec!["build"],
-        ("cargo", "test") => vec!["test", "--no-run"],
-        _ => return Err(format!("a command is `cargo run …` or `cargo test …`, not `{}`", command.join(" "))),
-    };
-    let what = rest.iter().take_while(|argument| *argument != "--");
-    let built = cargo(tree).args(to_build).arg("--quiet").args(what).output();
-    let built = built.map_err(|error| format!("can't run cargo: {error}"))?;
-    if !built.status.success() {
-        return Err(format!("it does not build:\n{}", String::from_utf8_lossy(&built.stderr)));
-    }
-    let begun = Instant::now();
-    let output = cargo(tree).arg(task).arg("--quiet").args(rest).output();
-    let output = output.map_err(|error| format!("can't run cargo: {error}"))?;
-    Ok((output, begun.elapsed().as_secs_f64()))
-}
-
-fn cargo(tree: &Path) -> Command {
-    let mut cargo = crate::cargo();
-    cargo.current_dir(tree).env("CARGO_TARGET_DIR", tree.with_file_name("build"));
-    cargo
-}
-
-/// The line that says which law or test it was.
-fn evidence(output: &Output) -> Option<String> {
-    let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    let telling = |line: &&str| line.contains(" breaks ") || line.ends_with("FAILED") || line.contains("panicked at");
-    out.lines().chain(error.lines()).find(telling).map(str::to_owned)
 }
