@@ -125,6 +125,8 @@ async fn idle_records_are_swept_and_others_stay() {
     let (request, grant) = take(&locks, "fresh").await;
     locks.release(&give_back(&request, grant)).await.unwrap();
     place.sql("UPDATE {s}.locks SET free_at = free_at - interval '7 days 1 minute' WHERE name = 'idle'").await;
+    // Renewed for longer than the retention.
+    place.sql("UPDATE {s}.locks SET granted_at = granted_at - interval '8 days' WHERE name = 'held'").await;
 
     // One first grant in 64 sweeps, and the owner decides which.
     let locks = place.locks().await;

@@ -11,7 +11,7 @@ use std::{
 
 use lock_core::{
     AcquireRequest, Acquired, Applied, Clock, Entropy, FencingToken, LockName, LockProvider, Locks, Moment, OsEntropy,
-    OwnerId, ReleaseRequest, SystemClock,
+    OwnerId, ReleaseRequest, RenewRequest, Renewed, SystemClock,
 };
 use lock_redis::Redlock;
 use redis::Value;
@@ -229,6 +229,36 @@ async fn a_key_of_somebody_elses_costs_that_name_and_no_other() {
     assert!(matches!(answers.remove(0).unwrap(), Acquired::Granted(_)));
 }
 
+/// Held for longer than the retention, renewal by renewal, it must not be forgotten under its holder.
+async fn a_record_outlives_its_lease_however_long_that_is_held() {
+    let masters = masters(3, &["--appendonly", "no"]);
+    let day = 24 * 3600;
+    let urls = masters.iter().map(|master| master.url());
+    let locks = Redlock::builder(urls).retention(Duration::from_secs(day)).build().await.unwrap();
+    let mut request = ask("x");
+    let Acquired::Granted(grant) = locks.acquire(&request).await.unwrap() else { panic!("not granted") };
+    let hold: [(u64, bool); 4] = [(3600, true), (7200, false), (10_800, true), (60, true)];
+    for (longest, (ttl, renews)) in [3600, 7200, 10_800, 10_800].into_iter().zip(hold) {
+        request.ttl = Duration::from_secs(ttl);
+        if renews {
+            let renewal = RenewRequest::new(request.name.clone(), request.owner, grant.token, request.ttl);
+            assert_eq!(locks.renew(&renewal).await.unwrap(), Renewed::Held(request.ttl));
+        } else {
+            let again = locks.acquire(&request).await.unwrap();
+            assert!(matches!(again, Acquired::Granted(again) if again.token == grant.token), "{again:?}");
+        }
+        // A majority was heard; the third may be told a moment later.
+        let mut long_enough = 0;
+        for master in &masters {
+            let Value::Int(left) = ask_master(master, &["PTTL", "leasehold:redlock:{x}"]).await else {
+                panic!("no number")
+            };
+            long_enough += u32::from(u64::try_from(left).unwrap() > (day + longest) * 1000 - 10_000);
+        }
+        assert!(long_enough >= 2, "{long_enough} masters keep the record of a lease that ends in {longest} s");
+    }
+}
+
 async fn one_master_that_evicts_locks_is_too_many() {
     let mut masters = masters(2, &["--appendonly", "no"]);
     let evicting = ["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"];
@@ -244,6 +274,7 @@ testbed::server_tests!(testbed::tests::private_redis_can_be_had =>
     two_hundred_contended_grants_under_faults_rise_and_never_overlap,
     what_an_attempt_takes_back_is_not_what_a_later_one_relies_on,
     a_master_that_is_named_under_two_names_is_found_out,
+    a_record_outlives_its_lease_however_long_that_is_held,
     a_key_of_somebody_elses_costs_that_name_and_no_other,
     one_master_that_evicts_locks_is_too_many,
     it_is_durable_if_every_master_is,

@@ -133,7 +133,28 @@ async fn a_record_is_kept_for_its_retention_and_a_foreign_one_is_told() {
     assert_eq!(kept, "theirs");
 }
 
+/// Held for longer than the retention, renewal by renewal, it must not be forgotten under its holder.
+async fn a_record_outlives_its_lease_however_long_that_is_held() {
+    let place = Place::shared().await;
+    let day = 24 * 3600;
+    let locks = place.builder().retention(seconds(day)).build().await.unwrap();
+    let (mut request, grant) = take(&locks, "x").await;
+    let hold: [(u64, bool); 4] = [(3600, true), (7200, false), (10_800, true), (60, true)];
+    for (longest, (ttl, renews)) in [3600, 7200, 10_800, 10_800].into_iter().zip(hold) {
+        request.ttl = seconds(ttl);
+        if renews {
+            assert_eq!(locks.renew(&again(&request, grant)).await.unwrap(), Renewed::Held(request.ttl));
+        } else {
+            assert_eq!(common::granted(locks.acquire(&request).await.unwrap()).token, grant.token);
+        }
+        let left: u64 = place.command(&["PTTL", &place.key("x")]).await;
+        let most = (day + longest) * 1000;
+        assert!((most - 10_000..=most).contains(&left), "{left} ms are left to a lease that ends in {longest} s");
+    }
+}
+
 testbed::server_tests!(testbed::tests::private_redis_can_be_had =>
+    a_record_outlives_its_lease_however_long_that_is_held,
     they_rise_over_a_wiped_server,
     they_rise_over_a_crash_that_loses_everything,
     what_was_on_the_disk_is_held_after_a_crash,
