@@ -7,10 +7,10 @@
 
 mod common;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use common::{ask, command, give_back, granted, name, seconds, start};
-use lock_core::{AcquireRequest, Clock, FencingToken, Grant, LockProvider, OwnerId, SystemClock};
+use lock_core::{AcquireRequest, Acquired, Clock, FencingToken, Grant, LockProvider, OwnerId, SystemClock};
 use lock_redis::{Redlock, redis::Value};
 use testbed::PrivateServer;
 
@@ -154,7 +154,40 @@ async fn an_attempt_that_comes_again_after_its_take_back_gives_no_token_away_twi
     assert!(ours.token > theirs.token, "{} was granted to another call before, and now {}", theirs.token, ours.token);
 }
 
+/// What was claimed may be gone before its token is accepted: then there is no grant, whatever was claimed before.
+async fn tokens_are_unique_where_locks_are_taken_away_amid_grants() {
+    const GRANTS: usize = 30;
+    let three = Three::ahead().await;
+    let tokens: Arc<Mutex<Vec<FencingToken>>> = Arc::default();
+    let enough = |tokens: &Mutex<Vec<FencingToken>>| tokens.lock().unwrap().len() >= GRANTS;
+    let mut tasks = Vec::new();
+    for _ in 0..2 {
+        let (locks, granted) = (three.locks().await, Arc::clone(&tokens));
+        tasks.push(tokio::spawn(async move {
+            while !enough(&granted) {
+                let wish = ask(LOCK, seconds(30));
+                if let Acquired::Granted(grant) = locks.acquire(&wish).await.unwrap() {
+                    granted.lock().unwrap().push(grant.token);
+                    locks.release(&give_back(&wish, grant)).await.unwrap();
+                }
+            }
+        }));
+        let (people, granted) = (three.locks().await, Arc::clone(&tokens));
+        tasks.push(tokio::spawn(async move {
+            while !enough(&granted) {
+                people.force_release(&name(LOCK)).await.unwrap();
+            }
+        }));
+    }
+    futures_util::future::try_join_all(tasks).await.unwrap();
+    let mut tokens = std::mem::take(&mut *tokens.lock().unwrap());
+    tokens.sort_unstable();
+    let twice: Vec<_> = tokens.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect();
+    assert!(twice.is_empty(), "granted twice, of {} grants: {twice:?}", tokens.len());
+}
+
 testbed::server_tests!(testbed::tests::private_redis_can_be_had =>
+    tokens_are_unique_where_locks_are_taken_away_amid_grants,
     a_claim_that_comes_again_after_a_forced_release_gets_no_token_that_another_has,
     an_attempt_that_comes_again_after_its_take_back_gives_no_token_away_twice,
 );
