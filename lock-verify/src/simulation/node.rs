@@ -80,9 +80,11 @@ impl Node {
         self.life += 1;
         self.busy_until = at;
         let idle = Arc::<Idle>::default();
-        let told = idle.clone();
+        // Weak: the waker keeps the runtime, and that would keep the waker.
+        let told = Arc::downgrade(&idle);
         let runtime = Builder::new_current_thread()
             .on_thread_park(move || {
+                let Some(told) = told.upgrade() else { return };
                 told.reached.store(true, Relaxed);
                 if let Some(waker) = told.waker.get() {
                     waker.wake_by_ref();
