@@ -4,6 +4,7 @@
 //! idle for more than half of the time. What a program needs is told by its name, and whoever can't be told is taken
 //! to need everything.
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -178,21 +179,26 @@ pub(crate) fn run(
     Ok(lanes.failed)
 }
 
-/// Where the compiler's own libraries are, which tests of procedural macros are linked to.
-fn libraries() -> Result<PathBuf, String> {
+/// Where libraries are looked for: first the compiler's own, which tests of procedural macros are linked to.
+fn libraries() -> Result<OsString, String> {
     let output = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
         .args(["--print", "sysroot"])
         .output()
         .map_err(|error| format!("can't run rustc: {error}"))?;
-    Ok(Path::new(String::from_utf8_lossy(&output.stdout).trim()).join("lib"))
+    let own = Path::new(String::from_utf8_lossy(&output.stdout).trim()).join("lib");
+    let given = std::env::var_os(LIBRARIES).unwrap_or_default();
+    let all = std::iter::once(own).chain(std::env::split_paths(&given).filter(|path| !path.as_os_str().is_empty()));
+    std::env::join_paths(all).map_err(|error| format!("{LIBRARIES}: {error}"))
 }
+
+const LIBRARIES: &str = "LD_LIBRARY_PATH";
 
 /// One program, as cargo runs it.
 fn one(
     program: &Program,
     arguments: &[String],
     environment: &[(&str, &Path)],
-    libraries: &Path,
+    libraries: &OsStr,
     log: &Path,
 ) -> Result<bool, std::io::Error> {
     let out = fs::File::create(log)?;
@@ -204,7 +210,7 @@ fn one(
         .env("CARGO_MANIFEST_DIR", folder)
         .env("CARGO_PKG_NAME", &program.package)
         .env("CARGO_PKG_VERSION", &program.version)
-        .env("LD_LIBRARY_PATH", libraries)
+        .env(LIBRARIES, libraries)
         .stdin(Stdio::null())
         .stderr(out.try_clone()?)
         .stdout(out)
