@@ -191,13 +191,18 @@ impl Ground {
         let patience = &self.patience(self.connect_timeout);
         let ask = |host| {
             Box::pin(async move {
-                loop {
-                    match greeting::shortest(host).await {
-                        Ok(granted) => return granted,
-                        Err(error) => tracing::debug!(host, %error, "a server granted no session"),
+                while !patience.is_over() {
+                    // One that was taken up and is never answered would use up all the time, and another may be answered.
+                    match self.patience(self.connect_timeout / 4).within(greeting::shortest(host)).await {
+                        Ok(Ok(granted)) => return granted,
+                        Ok(Err(error)) => tracing::debug!(host, %error, "a server granted no session"),
+                        Err(_) => tracing::debug!(host, "a server did not answer a greeting"),
                     }
                     patience.pause().await;
                 }
+                // The time for all of them is over, and whoever watches it has to have a turn: nothing else here may ever wait
+                // (an address to which there is no way fails at once).
+                std::future::pending().await
             })
         };
         match patience.within(select_all(self.hosts().split(',').map(ask))).await {

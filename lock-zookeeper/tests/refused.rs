@@ -48,6 +48,8 @@ async fn each_reason_has_its_sentence() {
     for (url, kind, says) in [
         (format!("zookeeper://u:{WRONG}@{free}"), ErrorKind::Unreachable, "can't be reached: connection refused"),
         (format!("zookeeper://u:{WRONG}@{silent_at}"), ErrorKind::Unreachable, "opened no session within 3s"),
+        // To which there is no way, so that each try fails at once and nothing is ever waited for.
+        (format!("zookeeper://u:{WRONG}@255.255.255.255:2181"), ErrorKind::Unreachable, "can't be reached: "),
         (format!("zookeeper://u:{WRONG}@no-such-host.invalid"), ErrorKind::Unreachable, "failed to lookup address"),
         (format!("zookeeper://u:{WRONG}@{at}/no/such"), ErrorKind::NotReady, "the chroot /no/such isn't there"),
         (format!("mysql://u:{WRONG}@{at}"), ErrorKind::InvalidConfig, "zookeeper://"),
