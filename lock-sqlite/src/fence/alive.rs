@@ -16,8 +16,8 @@ use crate::{failure::is_wrong, place::quoted};
 /// What a check read, with the answer to its last statement, a `BEGIN`, which only fails in a transaction.
 ///
 /// SQLite ends a transaction by itself after some failures (`OR ROLLBACK`, `RAISE(ROLLBACK)`, a full disk). The driver doesn't
-/// notice, and what follows would be committed statement by statement. In one message with the check, to ask costs next to
-/// nothing; in one of its own, a tenth of a small transaction.
+/// notice, and what follows would be committed statement by statement. A message of its own for that cost a tenth of a small
+/// transaction.
 pub(super) enum Read<R> {
     /// In the transaction.
     Alive(Option<R>),
@@ -29,7 +29,7 @@ pub(super) enum Read<R> {
     Failed(Error),
 }
 
-/// Asks a check whose last statement is that `BEGIN`. At most one row is read.
+/// Asks a check whose last statement is that `BEGIN`. Its first row counts.
 ///
 /// # Errors
 /// That the transaction can't be looked after.
@@ -40,13 +40,15 @@ pub(super) async fn read_alive<R>(
 where
     R: Send + Unpin + for<'r> FromRow<'r, SqliteRow>,
 {
-    let mut row = None;
+    let (mut row, mut unreadable) = (None, None);
     let failure = {
         let mut rows = check.fetch(&mut *connection);
         loop {
             match rows.try_next().await {
-                Ok(Some(read)) => row = Some(read),
+                Ok(Some(read)) => _ = row.get_or_insert(read),
                 Ok(None) => break None,
+                // It is of the row alone, and the answer to the `BEGIN` is still to come.
+                Err(error @ (Error::ColumnDecode { .. } | Error::Decode(_))) => _ = unreadable.get_or_insert(error),
                 Err(error) => break Some(error),
             }
         }
@@ -61,7 +63,7 @@ where
     Ok(match failure {
         _ if ended => Read::Ended,
         Some(error) if !is_within(&error) => Read::Failed(error),
-        _ => Read::Alive(row),
+        _ => unreadable.map_or(Read::Alive(row), Read::Failed),
     })
 }
 

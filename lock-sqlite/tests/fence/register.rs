@@ -174,6 +174,13 @@ async fn a_table_of_other_types_is_corrupt_and_one_of_other_columns_is_not_ours(
         let error = store_error(fences.admit(&mut transaction, &list, &fence("x", 6), Pass::Again).await);
         assert_eq!((error.kind(), error.applied()), (ErrorKind::Corrupt, Applied::No), "{row}: {error}");
     }
+    // What can't be read doesn't hide that the transaction isn't one any more.
+    for _ in 0..20 {
+        let mut transaction = immediate(&pool).await;
+        sqlx::raw_sql("ROLLBACK").execute(&mut *transaction).await.unwrap();
+        let error = store_error(fences.admit(&mut transaction, &list, &fence("x", 6), Pass::Again).await);
+        assert_eq!((error.kind(), error.applied()), (ErrorKind::Other, Applied::Maybe), "{error}");
+    }
     sqlx::raw_sql("DROP TABLE leasehold_fences; CREATE TABLE leasehold_fences (mine)").execute(&pool).await.unwrap();
     let error = SqliteFences::new(pool.clone()).await.unwrap_err();
     assert!(error.kind() == ErrorKind::NotReady && error.to_string().contains("not of this program"), "{error}");
