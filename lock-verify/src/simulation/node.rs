@@ -7,6 +7,7 @@ use std::{
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use lock_core::{Locks, SeededEntropy};
@@ -104,7 +105,13 @@ impl Node {
         let link = Link::new(line.clone(), can);
         let locks = Locks::builder(link).clock(clock).entropy(Arc::new(SeededEntropy::new(chance.next()))).build();
         let workers: Vec<_> = (0..tasks)
-            .map(|_| Worker { line: line.clone(), locks: locks.clone(), plan: plan.clone(), chance: chance.fork() })
+            .map(|_| Worker {
+                line: line.clone(),
+                locks: locks.clone(),
+                plan: plan.clone(),
+                chance: chance.fork(),
+                least: Duration::ZERO,
+            })
             .collect();
         self.step(at, || {
             for worker in workers {

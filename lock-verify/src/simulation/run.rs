@@ -14,7 +14,6 @@ use super::{
     plan::Plan,
     report::Outcome,
     trace::Trace,
-    work::AT_LEAST,
     world::{Shared, World},
 };
 
@@ -171,9 +170,8 @@ impl Run {
     /// Where nothing goes wrong nothing is left to its ttl: what was dropped half-way as well is given back at once, but where
     /// it is to be taken at least for a while.
     fn let_go(&mut self) {
-        let least = AT_LEAST.into_iter().fold(0.0, f64::max);
-        let at_least = nanos(self.plan.longest_ttl().mul_f64(least));
-        let until = self.at + at_least + nanos(self.plan.think) * 4 + self.plan.delay.1 * 10 + 10_000_000;
+        let from = self.at.max(self.shared.world().taken_until);
+        let until = from + nanos(self.plan.think) * 4 + self.plan.delay.1 * 10 + 10_000_000;
         while let Some(due) = self.shared.events.pop() {
             if due.at > until {
                 let at = due.at;

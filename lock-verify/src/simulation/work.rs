@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use lock_core::{ErrorKind, Lease, LeaseGuard, Lock, LockError, LockName, Locks, Pass, ReleaseOutcome};
 
 use super::{
-    chance::Chance,
+    chance::{Chance, nanos},
     network::{Line, Question},
     plan::Plan,
     record::End,
@@ -20,6 +20,8 @@ pub(super) struct Worker {
     pub(super) locks: Locks,
     pub(super) plan: Arc<Plan>,
     pub(super) chance: Chance,
+    /// The longest time for which it has wanted a lock to be taken at least.
+    pub(super) least: Duration,
 }
 
 /// A lock as it is wanted.
@@ -53,9 +55,6 @@ pub(super) async fn work(mut worker: Worker) {
     worker.line.shared.world().ends(worker.line.node);
 }
 
-/// For which parts of its ttl a lock is taken at least.
-pub(super) const AT_LEAST: [f64; 2] = [0.05, 0.3];
-
 impl Worker {
     pub(super) fn now(&self) -> u64 {
         self.line.clock.true_now()
@@ -67,7 +66,9 @@ impl Worker {
         if self.chance.percent(4) {
             lock = lock.at_most_for(ttl.mul_f64(self.chance.pick(&[0.1, 0.5, 1.5])));
         } else if self.chance.percent(4) {
-            lock = lock.at_least_for(ttl.mul_f64(self.chance.pick(&AT_LEAST)));
+            let least = ttl.mul_f64(self.chance.pick(&[0.05, 0.3]));
+            self.least = self.least.max(least);
+            lock = lock.at_least_for(least);
         }
         let mut most = None;
         if self.chance.percent(30) {
@@ -122,6 +123,7 @@ impl Worker {
     pub(super) fn began(&self, lease: &Lease, call: u64) -> usize {
         let mut world = self.line.shared.world();
         let lock = world.lock(lease.name());
+        world.taken_until = world.taken_until.max(self.now() + nanos(self.least));
         world.began(self.now(), self.line.node, lock, lease, &self.line.clock, call)
     }
 

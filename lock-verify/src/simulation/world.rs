@@ -43,6 +43,8 @@ pub(super) struct World {
     pub(super) writes: Vec<Fate>,
     pub(super) subscribers: Vec<Subscriber>,
     pub(super) beliefs: Beliefs,
+    /// Until when a lock may be taken though everybody has given it back, since it was wanted for at least a while.
+    pub(super) taken_until: u64,
     /// Whether faults may fall.
     pub(super) ill: bool,
     /// Until when each node is cut off, and the store down.
@@ -98,6 +100,7 @@ impl World {
             writes: Vec::new(),
             subscribers: Vec::new(),
             beliefs: Beliefs::new(nodes),
+            taken_until: 0,
             ill: !plan.is_calm(),
             cut_until: vec![0; nodes],
             down_until: 0,
