@@ -20,7 +20,7 @@ impl EtcdCluster {
     /// # Errors
     ///
     /// As there, of the last one that was asked.
-    pub fn compact(&self) -> Result<i64, Error> {
+    pub fn compact(&self) -> Result<u64, Error> {
         let mut answer = Etcd::of(self.member(0)).compact();
         for member in 1..self.size() {
             answer = answer.or_else(|_| Etcd::of(self.member(member)).compact());
