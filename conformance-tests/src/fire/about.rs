@@ -25,9 +25,9 @@ pub(super) struct About {
     pub(super) stalled: Duration,
     /// Faults by name, and how often: all that were to be made, also those that were not.
     pub(super) faults: BTreeMap<String, usize>,
-    /// Whether they were chosen, and are not simply all.
+    /// Those that were chosen; `None` if it is simply all.
     #[serde(default)]
-    pub(super) chosen: bool,
+    pub(super) chosen: Option<Vec<String>>,
     grace: Duration,
     poll: Duration,
     fair: bool,
@@ -54,7 +54,7 @@ impl About {
             took,
             stalled,
             faults,
-            chosen: fire.faults.is_some(),
+            chosen: fire.faults.clone(),
             grace: terms.grace,
             // The core asks again after a ttl, or a second if that is longer.
             poll: terms.poll.max(ground.scale().ttl).max(Duration::from_secs(1)),

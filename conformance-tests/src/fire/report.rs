@@ -50,8 +50,8 @@ pub struct Burnt {
     pub writes: [usize; 2],
     /// Faults by name, and how often they were made: also those of the run that were not.
     pub faults: BTreeMap<String, usize>,
-    /// Whether these faults were chosen, and are not all that the store has.
-    pub chosen: bool,
+    /// The faults that were chosen; `None` if it was all that the store has.
+    pub chosen: Option<Vec<String>>,
     /// What is broken, each with the smallest stretch that shows it.
     pub broken: Vec<String>,
     /// What each law's check came to.
@@ -209,8 +209,7 @@ impl fmt::Display for Burnt {
             return f.write_str("clean");
         }
         let (minutes, clients) = (self.took.as_secs_f64() / 60.0, self.clients);
-        let names: Vec<_> = self.faults.keys().map(String::as_str).collect();
-        let chosen = if self.chosen { format!(" --faults {}", names.join(",")) } else { String::new() };
+        let chosen = self.chosen.as_ref().map_or(String::new(), |names| format!(" --faults {}", names.join(",")));
         write!(
             f,
             "BROKEN: {}\nthe history is in {}; again: cargo xtask fire --store {store} --minutes {minutes:.1} --seed {seed} \

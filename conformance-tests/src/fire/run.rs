@@ -172,27 +172,31 @@ impl Fire {
             let control = (lane == Lane::Client).then(|| on_clients::frozen(&herd, &[]));
             lanes.spawn(Arc::clone(&nemesis).rage(lane, of_lane, control, chance.fork()));
         }
-        let rage = async {
-            let mut ended = tokio::select! {
-                ended = until_one_fails(&mut lanes) => ended,
-                ended = self.until_enough(&herd, &nemesis) => ended,
-            };
-            nemesis.cease();
-            // What goes on is ended, also if something failed: servers that stand still wouldn't be removed.
-            while let Some(lane) = lanes.join_next().await {
-                ended = ended.and(lane?);
-            }
-            ended?;
-            let burnt_for = now().since(began);
-
+        let heed = nemesis.heed(ground, &heeding);
+        tokio::pin!(heed);
+        let mut ended = tokio::select! {
+            ended = until_one_fails(&mut lanes) => ended,
+            ended = self.until_enough(&herd, &nemesis) => ended,
+            Err(unheard) = &mut heed => return self.broken_off(&nemesis, lanes, unheard).await,
+        };
+        nemesis.cease();
+        // What goes on is ended, also if something failed: servers that stand still wouldn't be removed.
+        while let Some(lane) = tokio::select! {
+            lane = lanes.join_next() => lane,
+            Err(unheard) = &mut heed => return self.broken_off(&nemesis, lanes, unheard).await,
+        } {
+            ended = ended.and(lane?);
+        }
+        ended?;
+        let burnt_for = now().since(began);
+        let served = async {
             ground.healed().await?;
-            self.until_served(&herd, ground, &stalls).await?;
-            Ok::<_, Failure>(burnt_for)
+            self.until_served(&herd, ground, &stalls).await
         };
-        let burnt_for = tokio::select! {
-            burnt_for = rage => burnt_for?,
-            Err(unheard) = nemesis.heed(ground, &heeding) => return Err(unheard),
-        };
+        tokio::select! {
+            served = served => served?,
+            Err(unheard) = &mut heed => return Err(unheard),
+        }
         // They have the clients as well.
         drop(faults);
         let herd = Arc::into_inner(herd).ok_or_else(|| Failure::new("a fault still has the clients"))?;
@@ -211,6 +215,17 @@ impl Fire {
         let about = About::new(self, burnt_for, stalls.so_far(), made, ground, &*operator);
         about.write(&self.folder)?;
         Burnt::judge(about, &self.folder)
+    }
+
+    /// Ends what goes on before the run fails.
+    async fn broken_off(&self, nemesis: &Nemesis, mut lanes: JoinSet<Outcome>, why: Failure) -> Result<Burnt, Failure> {
+        nemesis.cease();
+        while let Some(lane) = lanes.join_next().await {
+            if let Err(failure) = lane.map_err(Failure::from).flatten() {
+                eprintln!("{}: {failure}", self.store);
+            }
+        }
+        Err(why)
     }
 
     fn plan(&self, client: usize, ground: &dyn Ground, network: &Network, chosen: &Chosen) -> Plan {

@@ -34,25 +34,46 @@ const TTLS: f64 = 1.5;
 /// What a connection may send by itself, beyond what it sent in an equal time in which nobody waited.
 pub(super) const SPARE: u64 = 4;
 
-/// What was asked of the store so far: what passed on the wires; where there are none, what reached the provider.
+/// What was asked of the store so far.
 struct Asked<'a> {
     network: &'a Network,
+    /// What those who wait asked of their providers. Several that go by one connection may be one piece on its wire.
     operations: Arc<AtomicU64>,
 }
 
+/// What was asked in a while: on the wires, and of the providers.
+#[derive(Clone, Copy)]
+struct Cost {
+    pieces: u64,
+    operations: u64,
+}
+
+impl Cost {
+    fn since(self, before: Self) -> Self {
+        Self { pieces: self.pieces - before.pieces, operations: self.operations - before.operations }
+    }
+
+    /// Beyond this: whatever tells of more.
+    fn beyond(self, idle: Self) -> u64 {
+        let [pieces, operations] = [(self.pieces, idle.pieces), (self.operations, idle.operations)]
+            .map(|(waiting, idle)| waiting.saturating_sub(idle));
+        pieces.max(operations)
+    }
+}
+
 impl Asked<'_> {
-    fn so_far(&self) -> u64 {
-        self.network.requests().unwrap_or_else(|| self.operations())
+    fn so_far(&self) -> Cost {
+        Cost { pieces: self.network.requests().unwrap_or_default(), operations: self.operations() }
     }
 
     fn operations(&self) -> u64 {
         self.operations.load(Ordering::SeqCst)
     }
 
-    async fn over(&self, time: Duration) -> u64 {
+    async fn over(&self, time: Duration) -> Cost {
         let before = self.so_far();
         sleep(time).await;
-        self.so_far() - before
+        self.so_far().since(before)
     }
 
     /// Returns when all have asked and nobody asks any more; or after a while in which somebody did again and again, which
@@ -83,7 +104,9 @@ pub(super) async fn listen(
     let counted = |scene: &Scene| Counted::new(Arc::clone(&scene.locks), Arc::clone(&asked.operations));
     let clients: Vec<Locks> = scenes.iter().map(|scene| Locks::new(counted(scene))).collect();
     let mut kept = Vec::new();
-    for (number, client) in clients.iter().enumerate() {
+    for (number, scene) in scenes.iter().enumerate() {
+        // By a client of its own, so that its renewals are none of those who wait.
+        let client = Locks::builder_shared(Arc::clone(&scene.locks)).build();
         kept.push(client.lock(format!("{LOCK}-{number}")).ttl(ttl).acquire().await?);
     }
     let held = Locks::builder_shared(operator).build().lock(LOCK).ttl(ttl).acquire().await?;
@@ -103,7 +126,7 @@ pub(super) async fn listen(
     asked.settled(u64::from(waiters), ttl).await;
     let begun = pen.invoke(F::Requests, |event| event.lock(LOCK).ttl(ttl).waiters(waiters));
     let cost = asked.over(time).await;
-    pen.ok(&begun, |event| event.count(cost.saturating_sub(idle)));
+    pen.ok(&begun, |event| event.count(cost.beyond(idle)));
 
     held.release().await?;
     // Whoever is silent since nobody would wake him has broken another law.
