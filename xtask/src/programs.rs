@@ -129,7 +129,13 @@ pub(crate) fn build() -> Result<Vec<Program>, String> {
     if !output.status.success() {
         return Err("the tests don't build".to_owned());
     }
-    String::from_utf8_lossy(&output.stdout).lines().filter_map(|line| program(line).transpose()).collect()
+    let said = String::from_utf8_lossy(&output.stdout);
+    let programs: Vec<_> = said.lines().filter_map(|line| program(line).transpose()).collect::<Result<_, _>>()?;
+    // None would be none that failed.
+    if programs.is_empty() {
+        return Err("cargo names no test program among what it built".to_owned());
+    }
+    Ok(programs)
 }
 
 fn program(line: &str) -> Result<Option<Program>, String> {
