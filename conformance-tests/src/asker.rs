@@ -128,8 +128,12 @@ impl Asker {
 impl Got {
     /// The earliest moment at which another may have it if it isn't renewed, given the drift that the contract allows.
     pub(crate) fn not_before(&self, provider: &Arc<dyn LockProvider>) -> Moment {
-        let can = provider.capabilities();
-        (self.asked + self.ttl.mul_f64(0.99) + can.grace) - can.ttl.granularity
+        self.holds_until(provider) + provider.capabilities().grace
+    }
+
+    /// The earliest moment at which the store's lease may end if it isn't renewed.
+    pub(crate) fn holds_until(&self, provider: &Arc<dyn LockProvider>) -> Moment {
+        (self.asked + self.ttl.mul_f64(0.99)) - provider.capabilities().ttl.granularity
     }
 
     /// A moment by which the store's lease has ended for certain, the grace not counted.
