@@ -52,7 +52,7 @@ pub(crate) struct Options {
     /// Only these faults, with commas between them; `help` lists them
     #[arg(long)]
     faults: Option<String>,
-    /// How many stores burn at the same time; clients mostly wait, but 2 cores bear no more than 4
+    /// How many stores burn at the same time; their clients mostly wait
     #[arg(long, default_value_t = 1)]
     at_once: usize,
     /// How many client processes, at least 3
