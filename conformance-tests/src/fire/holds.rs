@@ -1,6 +1,7 @@
 //! One client's locks: asked for, believed in, given back, and each of that recorded.
 
 use std::{
+    io,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -26,6 +27,7 @@ pub(super) struct Holds {
     pub(super) clock: WrongClock,
     pub(super) ttl: Duration,
     stopped: watch::Receiver<bool>,
+    say: fn(&Said) -> io::Result<()>,
     /// Grants that were given back, and that the store said were ours until then.
     over: Mutex<Vec<(LockName, OwnerId, lock_core::FencingToken)>>,
 }
@@ -64,7 +66,13 @@ impl Holds {
         stopped: watch::Receiver<bool>,
     ) -> Self {
         let locks = Locks::builder_shared(store).clock(Arc::new(clock.clone())).build();
-        Self { locks, pen, clock, ttl, stopped, over: Mutex::default() }
+        Self { locks, pen, clock, ttl, stopped, say, over: Mutex::default() }
+    }
+
+    /// In the run's own process, where nobody listens.
+    pub(super) fn unheard(mut self) -> Self {
+        self.say = |_| Ok(());
+        self
     }
 
     pub(super) fn is_stopped(&self) -> bool {
@@ -128,7 +136,7 @@ impl Holds {
         let deadline = self.in_machine_time(lease.deadline());
         self.pen.ok(begun, |event| event.owner(lease.owner()).token(lease.token()).deadline(deadline));
         // Whoever isn't heard any more ends by its pipe.
-        _ = say(&Said::Holds(lease.name().to_string()));
+        _ = (self.say)(&Said::Holds(lease.name().to_string()));
         let (lease, pen, clock) = (lease.clone(), self.pen.clone(), self.clock.clone());
         Watching(tokio::spawn(async move { watch_over(&lease, &pen, &clock).await }))
     }
@@ -151,7 +159,7 @@ impl Holds {
         let Hold { guard, watching, lock } = hold;
         let grant = (guard.name().clone(), guard.owner(), guard.token());
         drop(watching);
-        _ = say(&Said::Ends(lock));
+        _ = (self.say)(&Said::Ends(lock));
         // What could not be given back is free after its ttl; the release itself is recorded where it is sent.
         if let Ok(ReleaseOutcome::Released) = guard.release().await {
             let mut over = self.over.lock().unwrap_or_else(PoisonError::into_inner);

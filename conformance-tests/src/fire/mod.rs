@@ -15,6 +15,9 @@
 //! One set takes whatever comes. Its holders are frozen while they write, and the checker that passes the others must
 //! find that it broke law 4: otherwise the run was too tame and fails.
 //!
+//! When all was healed, each client queues once more behind another, and asks as the holder that it was: so laws 5 and 8 have
+//! something to be judged by in the shortest run. Then many wait for one lock, and what that costs the store is counted.
+//!
 //! # For your provider
 //!
 //! Implement [`Ground`], which has servers of the run's own and what can be done to them, and a function that opens a
@@ -34,6 +37,7 @@ mod fault;
 mod ground;
 mod herd;
 mod holds;
+mod last_line;
 mod last_look;
 mod nemesis;
 mod network;

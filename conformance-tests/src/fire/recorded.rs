@@ -8,6 +8,7 @@ use lock_core::{
     ReleaseRequest, Released, RenewRequest, Renewed, StoreError, Waiting, Watch,
 };
 use lock_verify::history::{Event, F, Why};
+use tokio::sync::watch;
 
 use super::{
     owners::{Owners, call_of},
@@ -20,11 +21,17 @@ pub(super) struct Recorded {
     store: Arc<dyn LockProvider>,
     pen: Pen,
     owners: Owners,
+    told_to_queue: watch::Sender<u64>,
 }
 
 impl Recorded {
     pub(super) fn new(store: Arc<dyn LockProvider>, pen: Pen, owners: Owners) -> Self {
-        Self { store, pen, owners }
+        Self { store, pen, owners, told_to_queue: watch::Sender::new(0) }
+    }
+
+    /// How often somebody was told to stand in line.
+    pub(super) fn told_to_queue(&self) -> watch::Receiver<u64> {
+        self.told_to_queue.subscribe()
     }
 
     fn queued(&self, request: &AcquireRequest, answer: &Result<Acquired, StoreError>) {
@@ -32,6 +39,7 @@ impl Recorded {
             // Whose call it is, its label says.
             if let Some(call) = call_of(request) {
                 self.pen.within(call, F::Queued, |event| event.lock(request.name.as_str()).owner(request.owner));
+                self.told_to_queue.send_modify(|told| *told += 1);
             }
         }
     }
