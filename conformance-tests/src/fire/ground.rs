@@ -49,6 +49,12 @@ pub trait Ground: Send + Sync {
     /// Returns once every server serves again, after the last fault ended.
     async fn healed(&self) -> Outcome;
 
+    /// To how many servers each request of a client goes: more than one where a majority of servers that know nothing of each
+    /// other has to agree. For law 11, which counts what waiting costs.
+    fn asked_at_once(&self) -> u64 {
+        1
+    }
+
     /// Returns as soon as servers begin to do by themselves what a fault might, so that the history tells of it; never, where
     /// they do nothing that excuses anything.
     async fn by_itself(&self) -> Result<Fault, Failure> {

@@ -208,7 +208,7 @@ impl Fire {
         }
         last_line::stand(&scenes, &self.folder, ground.scale(), &chance.fork()).await?;
         let counter = Pen::new(Recorder::to_file(self.history("silence"))?, silence::COUNTER);
-        silence::listen(&scenes, Arc::clone(&operator), &network, ground.scale(), &counter).await?;
+        silence::listen(&scenes, Arc::clone(&operator), &network, ground, &counter).await?;
         counter.finish()?;
         drop(scenes);
         last_look::read(&open(self.site(ground, &[])?).await?, &self.folder).await?;

@@ -13,7 +13,7 @@ use lock_core::{LockProvider, Locks};
 use lock_verify::history::{F, Process};
 use tokio::task::JoinSet;
 
-use super::{network::Network, pen::Pen, run::SOON, scale::Scale, scene::Scene};
+use super::{ground::Ground, network::Network, pen::Pen, run::SOON, scene::Scene};
 use crate::{
     Counted, Failure,
     asker::{Outcome, now, sleep, within},
@@ -44,6 +44,7 @@ struct Asked<'a> {
 /// What was asked in a while: on the wires, and of the providers.
 #[derive(Clone, Copy)]
 struct Cost {
+    /// On all wires, of which each request may take several.
     pieces: u64,
     operations: u64,
 }
@@ -53,11 +54,11 @@ impl Cost {
         Self { pieces: self.pieces - before.pieces, operations: self.operations - before.operations }
     }
 
-    /// Beyond this: whatever tells of more.
-    fn beyond(self, idle: Self) -> u64 {
+    /// Requests beyond this: whatever tells of more. Each request is a piece on the way to each of so many servers.
+    fn beyond(self, idle: Self, servers: u64) -> u64 {
         let [pieces, operations] = [(self.pieces, idle.pieces), (self.operations, idle.operations)]
             .map(|(waiting, idle)| waiting.saturating_sub(idle));
-        pieces.max(operations)
+        pieces.div_ceil(servers.max(1)).max(operations)
     }
 }
 
@@ -96,9 +97,10 @@ pub(super) async fn listen(
     scenes: &[Scene],
     operator: Arc<dyn LockProvider>,
     network: &Network,
-    scale: Scale,
+    ground: &dyn Ground,
     pen: &Pen,
 ) -> Outcome {
+    let (scale, servers) = (ground.scale(), ground.asked_at_once());
     let (ttl, time) = (scale.ttl, scale.ttl.mul_f64(TTLS));
     let asked = Asked { network, operations: Arc::default() };
     let counted = |scene: &Scene| Counted::new(Arc::clone(&scene.locks), Arc::clone(&asked.operations));
@@ -126,7 +128,7 @@ pub(super) async fn listen(
     asked.settled(u64::from(waiters), ttl).await;
     let begun = pen.invoke(F::Requests, |event| event.lock(LOCK).ttl(ttl).waiters(waiters));
     let cost = asked.over(time).await;
-    pen.ok(&begun, |event| event.count(cost.beyond(idle)));
+    pen.ok(&begun, |event| event.count(cost.beyond(idle, servers)));
 
     held.release().await?;
     // Whoever is silent since nobody would wake him has broken another law.
@@ -141,4 +143,18 @@ pub(super) async fn listen(
         guard.release().await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_to_each_of_three_servers_counts_once() {
+        let cost = |pieces, operations| Cost { pieces, operations };
+        let idle = cost(10, 0);
+        assert_eq!(cost(10 + 78, 24).beyond(idle, 3), 26);
+        assert_eq!(cost(10 + 78, 24).beyond(idle, 1), 78);
+        assert_eq!(cost(12, 24).beyond(idle, 3), 24, "asked of providers, whatever the wires make of it");
+    }
 }

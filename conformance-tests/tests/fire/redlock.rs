@@ -59,6 +59,10 @@ impl Ground for Ours {
         Ok(Arc::new(Redlock::connect(&self.place(&[])).await?))
     }
 
+    fn asked_at_once(&self) -> u64 {
+        self.0.len() as u64
+    }
+
     async fn healed(&self) -> Outcome {
         for master in &self.0 {
             servers::serves(master).await?;
