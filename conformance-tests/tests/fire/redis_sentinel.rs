@@ -35,10 +35,18 @@ pub(crate) fn start() -> Result<Arc<dyn Ground>, Failure> {
     let primary = testbed::redis_private_clocked()?;
     let replica = testbed::redis_replica_of(&primary)?;
     let sentinel = testbed::redis_sentinel_of(&primary)?;
-    Ok(Arc::new(Ours(Arc::new(Set { sentinel, servers: [primary, replica], turn: Mutex::new(()) }))))
+    let set = Set { sentinel, servers: [primary, replica], turn: Mutex::new(()) };
+    set.bear(PATIENT)?;
+    Ok(Arc::new(Ours(Arc::new(set))))
 }
 
 const PASSWORD: &str = "leasehold";
+
+/// For how long the sentinel bears a primary that doesn't answer, in ms: where that is the fault.
+const IMPATIENT: &str = "1000";
+/// And where it is none: longer than any machine stands still. Tokens rise over a promotion that missed writes, and over a clock
+/// that steps, but not over both; so faults of these kinds never go on at once, and the sentinel is to make none by itself.
+const PATIENT: &str = "600000";
 
 impl Set {
     /// Which server the sentinel tells clients to go to.
@@ -47,6 +55,10 @@ impl Set {
         let ends = format!(":{}", told.1);
         let primary = self.servers.iter().position(|server| server.host_port().ends_with(&ends));
         primary.ok_or_else(|| Failure::new(format!("the sentinel tells of a primary at {told:?}")))
+    }
+
+    fn bear(&self, millis: &str) -> Result<(), Failure> {
+        ask(&self.sentinel, &["SENTINEL", "SET", "leasehold", "down-after-milliseconds", millis])
     }
 
     fn role(&self, server: usize) -> Result<String, Failure> {
@@ -83,7 +95,7 @@ impl Set {
 
 /// An answer of a server that may be down.
 fn ask<T: redis::FromRedisValue>(server: &PrivateServer, words: &[&str]) -> Result<T, Failure> {
-    let limit = Duration::from_secs(2);
+    let limit = Duration::from_secs(10);
     let mut connection = redis::Client::open(server.url())?.get_connection_with_timeout(limit)?;
     connection.set_read_timeout(Some(limit))?;
     Ok(redis::cmd(words[0]).arg(&words[1..]).query(&mut connection)?)
@@ -173,6 +185,7 @@ fn of_primary(set: &Arc<Set>, name: &'static str, about: &'static str, begin: Ac
             let primary = begins.primary()?;
             begin(&begins.servers[primary])?;
             _ = told.send(primary);
+            begins.bear(IMPATIENT)?;
             // The promotion belongs to the fault.
             let ends = SystemClock.now() + servers::BACK_WITHIN;
             while begins.primary()? == primary {
@@ -181,7 +194,7 @@ fn of_primary(set: &Arc<Set>, name: &'static str, about: &'static str, begin: Ac
                 }
                 std::thread::sleep(Duration::from_millis(100));
             }
-            Ok(())
+            begins.bear(PATIENT)
         });
         let end = blocking(move || -> Result<(), Failure> {
             let _turn = ends.turn.lock().unwrap_or_else(PoisonError::into_inner);
