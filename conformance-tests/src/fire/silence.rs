@@ -13,10 +13,11 @@ use lock_core::{LockProvider, Locks};
 use lock_verify::history::{F, Process};
 use tokio::task::JoinSet;
 
-use super::{ground::Ground, network::Network, pen::Pen, run::SOON, scene::Scene};
+use super::{ground::Ground, network::Network, pen::Pen, run::SOON, scale::Scale, scene::Scene};
 use crate::{
     Counted, Failure,
     asker::{Outcome, now, sleep, within},
+    ensure,
 };
 
 /// Who counts, in the history.
@@ -47,34 +48,38 @@ struct Cost {
     /// On all wires, of which each request may take several.
     pieces: u64,
     operations: u64,
+    over: Duration,
 }
 
 impl Cost {
-    fn since(self, before: Self) -> Self {
-        Self { pieces: self.pieces - before.pieces, operations: self.operations - before.operations }
-    }
-
-    /// Requests beyond this: whatever tells of more. Each request is a piece on the way to each of so many servers.
+    /// Requests beyond what an idle while of the same length has: whatever tells of more. Each request is a piece on the way to
+    /// each of so many servers.
     fn beyond(self, idle: Self, servers: u64) -> u64 {
-        let [pieces, operations] = [(self.pieces, idle.pieces), (self.operations, idle.operations)]
-            .map(|(waiting, idle)| waiting.saturating_sub(idle));
+        let times = self.over.as_secs_f64() / idle.over.as_secs_f64();
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "a count"
+        )]
+        let of_idle = |count: u64| (count as f64 * times).ceil() as u64;
+        let pieces = self.pieces.saturating_sub(of_idle(idle.pieces));
+        let operations = self.operations.saturating_sub(of_idle(idle.operations));
         pieces.div_ceil(servers.max(1)).max(operations)
     }
 }
 
 impl Asked<'_> {
-    fn so_far(&self) -> Cost {
-        Cost { pieces: self.network.requests().unwrap_or_default(), operations: self.operations() }
-    }
-
     fn operations(&self) -> u64 {
         self.operations.load(Ordering::SeqCst)
     }
 
     async fn over(&self, time: Duration) -> Cost {
-        let before = self.so_far();
+        let so_far = || (now(), self.network.requests().unwrap_or_default(), self.operations());
+        let (began, pieces, operations) = so_far();
         sleep(time).await;
-        self.so_far().since(before)
+        let (ended, all_pieces, all_operations) = so_far();
+        Cost { pieces: all_pieces - pieces, operations: all_operations - operations, over: ended.since(began) }
     }
 
     /// Returns when all have asked and nobody asks any more; or after a while in which somebody did again and again, which
@@ -92,6 +97,13 @@ impl Asked<'_> {
     }
 }
 
+/// In how many whiles it is counted at most. What a machine that stands still adds comes and goes, as when a renewal is late
+/// and all look whether the lease is over; what waiters ask by themselves comes in each.
+const WHILES: usize = 3;
+
+/// How often all begin to wait anew, if a machine that stands still ended their waiting.
+const ATTEMPTS: usize = 5;
+
 /// Lets all wait, and records what that cost, beyond what the same clients cost when each only keeps a lock of its own.
 pub(super) async fn listen(
     scenes: &[Scene],
@@ -100,8 +112,7 @@ pub(super) async fn listen(
     ground: &dyn Ground,
     pen: &Pen,
 ) -> Outcome {
-    let (scale, servers) = (ground.scale(), ground.asked_at_once());
-    let (ttl, time) = (scale.ttl, scale.ttl.mul_f64(TTLS));
+    let scale = ground.scale();
     let asked = Asked { network, operations: Arc::default() };
     let counted = |scene: &Scene| Counted::new(Arc::clone(&scene.locks), Arc::clone(&asked.operations));
     let clients: Vec<Locks> = scenes.iter().map(|scene| Locks::new(counted(scene))).collect();
@@ -109,52 +120,110 @@ pub(super) async fn listen(
     for (number, scene) in scenes.iter().enumerate() {
         // By a client of its own, so that its renewals are none of those who wait.
         let client = Locks::builder_shared(Arc::clone(&scene.locks)).build();
-        kept.push(client.lock(format!("{LOCK}-{number}")).ttl(ttl).acquire().await?);
+        kept.push(client.lock(format!("{LOCK}-{number}")).ttl(scale.ttl).acquire().await?);
     }
-    let held = Locks::builder_shared(operator).build().lock(LOCK).ttl(ttl).acquire().await?;
-    let idle = asked.over(time).await;
-
-    let mut waiting = JoinSet::new();
-    for client in &clients {
-        for _ in 0..WAITERS {
-            let lock = client.lock(LOCK).ttl(ttl);
-            waiting.spawn(async move {
-                let guard = lock.acquire().await?;
-                guard.release().await.map_err(Failure::from)
-            });
-        }
+    let operator = Locks::builder_shared(operator).build();
+    let silence = Silence { asked, clients, operator, scale, servers: ground.asked_at_once(), pen };
+    let (mut attempts, mut counted) = (0, false);
+    while !counted && attempts < ATTEMPTS {
+        (attempts, counted) = (attempts + 1, silence.count().await?);
     }
-    let waiters = u32::try_from(waiting.len())?;
-    asked.settled(u64::from(waiters), ttl).await;
-    let begun = pen.invoke(F::Requests, |event| event.lock(LOCK).ttl(ttl).waiters(waiters));
-    let cost = asked.over(time).await;
-    pen.ok(&begun, |event| event.count(cost.beyond(idle, servers)));
-
-    held.release().await?;
-    // Whoever is silent since nobody would wake him has broken another law.
-    within((ttl + scale.grace) * waiters + SOON, "the grants of those who waited in silence", async {
-        while let Some(had) = waiting.join_next().await {
-            _ = had??;
-        }
-        Ok::<_, Failure>(())
-    })
-    .await??;
+    ensure!(
+        counted,
+        "nobody could wait in silence: {attempts} times the lease was lost for whose end all waited, or somebody gave up"
+    );
     for guard in kept {
-        guard.release().await?;
+        // What can't be given back just now is free after its ttl.
+        _ = guard.release().await;
     }
     Ok(())
+}
+
+struct Silence<'a> {
+    asked: Asked<'a>,
+    clients: Vec<Locks>,
+    operator: Locks,
+    scale: Scale,
+    /// To how many each request goes.
+    servers: u64,
+    pen: &'a Pen,
+}
+
+impl Silence<'_> {
+    /// Whether it was counted while all waited: not if the lease for whose end they wait was lost meanwhile, or if somebody gave
+    /// up since the store was too slow for him.
+    async fn count(&self) -> Result<bool, Failure> {
+        let Scale { ttl, grace } = self.scale;
+        let time = ttl.mul_f64(TTLS);
+        let held = self.operator.lock(LOCK).ttl(ttl).acquire().await?;
+        let idle = self.asked.over(time).await;
+        let mut waiting = JoinSet::new();
+        for client in &self.clients {
+            for _ in 0..WAITERS {
+                let lock = client.lock(LOCK).ttl(ttl);
+                waiting.spawn(async move {
+                    let Ok(guard) = lock.acquire().await else { return false };
+                    // What can't be given back just now is free after its ttl.
+                    _ = guard.release().await;
+                    true
+                });
+            }
+        }
+        let waiters = u32::try_from(waiting.len())?;
+        self.asked.settled(u64::from(waiters), ttl).await;
+
+        let mut counted = false;
+        for number in 1..=WHILES {
+            let begun = self.pen.invoke(F::Requests, |event| event.lock(LOCK).ttl(ttl).waiters(waiters));
+            let count = self.asked.over(time).await.beyond(idle, self.servers);
+            if !held.lease().is_valid() {
+                self.pen.info_with(&begun, &"the lease was lost for whose end all waited");
+                break;
+            }
+            counted = number == WHILES || count <= usual(u64::from(waiters));
+            if counted {
+                self.pen.ok(&begun, |event| event.count(count));
+                break;
+            }
+            self.pen.info_with(&begun, &format!("{count} requests; it is counted once more"));
+        }
+        _ = held.release().await;
+        // Whoever is silent since nobody would wake him has broken another law.
+        within((ttl + grace) * waiters + SOON, "the grants of those who waited in silence", async {
+            while let Some(had) = waiting.join_next().await {
+                counted &= had?;
+            }
+            Ok::<_, Failure>(())
+        })
+        .await??;
+        Ok(counted)
+    }
+}
+
+/// Each looks once in a ttl, of which two are begun.
+fn usual(waiters: u64) -> u64 {
+    2 * waiters
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn cost(pieces: u64, operations: u64, seconds: u64) -> Cost {
+        Cost { pieces, operations, over: Duration::from_secs(seconds) }
+    }
+
     #[test]
     fn a_request_to_each_of_three_servers_counts_once() {
-        let cost = |pieces, operations| Cost { pieces, operations };
-        let idle = cost(10, 0);
-        assert_eq!(cost(10 + 78, 24).beyond(idle, 3), 26);
-        assert_eq!(cost(10 + 78, 24).beyond(idle, 1), 78);
-        assert_eq!(cost(12, 24).beyond(idle, 3), 24, "asked of providers, whatever the wires make of it");
+        let idle = cost(10, 0, 3);
+        assert_eq!(cost(10 + 78, 24, 3).beyond(idle, 3), 26);
+        assert_eq!(cost(10 + 78, 24, 3).beyond(idle, 1), 78);
+        assert_eq!(cost(12, 24, 3).beyond(idle, 3), 24, "asked of providers, whatever the wires make of it");
+    }
+
+    #[test]
+    fn a_longer_while_has_more_of_what_is_idle() {
+        assert_eq!(cost(20 + 7, 0, 6).beyond(cost(10, 0, 3), 1), 7);
+        assert_eq!(cost(5, 0, 3).beyond(cost(20, 0, 6), 1), 0);
     }
 }
