@@ -1,9 +1,9 @@
-//! The last line: when all was healed, each client queues once for one lock, behind one another, and then asks once more as the
-//! holder that it was.
+//! The last line: when all was healed and all clients have ended, one of each client's kind queues for one lock, and then asks
+//! once more as the holder that it was.
 //!
 //! What laws 5 and 8 are judged by comes by chance while there are faults, and in a short run, or on a slow machine, it may not
-//! come. Here it does: nobody joins the line before the one ahead is told to stand in it, and nobody asks as a holder of before
-//! while nobody else holds.
+//! come. Here it does: where the store keeps an order, nobody joins the line before the one ahead is told to stand in it; and
+//! somebody holds while those ask who held before.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -25,6 +25,7 @@ use super::{
 use crate::{
     Failure,
     asker::{Outcome, within},
+    ensure,
 };
 
 /// Who stands in it, in the history, counted down from here.
@@ -62,54 +63,77 @@ impl Member {
         Ok(Self { holds, pen, wish: Wish { ttl, wait: None, fair }, told })
     }
 
-    async fn hold(&self) -> Result<Hold, Failure> {
-        let hold = self.holds.hold(LOCK, self.wish).await;
-        hold.ok_or_else(|| Failure::new("the last line came to a halt; the history has the error"))
-    }
-
-    /// Returns when it is told to stand in line, if it is that kind of store.
-    async fn queued(&self) -> Outcome {
-        if self.wish.fair {
-            let mut told = self.told.clone();
-            within(TELLS_WITHIN, "a place in the last line", told.wait_for(|told| *told > 0)).await??;
-        }
-        Ok(())
+    async fn hold(&self) -> Option<Hold> {
+        self.holds.hold(LOCK, self.wish).await
     }
 }
 
-/// Lets each stand in it once.
+/// How often a line is formed anew that moved on too early.
+const LINES: usize = 5;
+
+/// Lets each stand in a line once.
 pub(super) async fn stand(scenes: &[Scene], folder: &Path, scale: Scale, chance: &Chance) -> Outcome {
     // Nobody is told to stop.
     let (_go_on, stopped) = watch::channel(false);
     let member = |(number, scene)| Member::new(number, scene, folder, scale.ttl, stopped.clone()).map(Arc::new);
     let members: Vec<_> = scenes.iter().enumerate().map(member).collect::<Result<_, _>>()?;
     let [first, others @ ..] = &members[..] else { return Ok(()) };
+    let (mut lines, mut stood) = (0, false);
+    while !stood && lines < LINES {
+        (lines, stood) = (lines + 1, line(first, others, scale, chance).await?);
+    }
+    ensure!(
+        stood,
+        "the last line moved on or came to a halt before all stood in it, {lines} times; the history has why"
+    );
+    Ok(members.iter().try_for_each(|member| member.pen.finish())?)
+}
 
-    let hold = first.hold().await?;
+/// One line. False if it moved on before all stood in it, as one does whose first has lost the lock, or if somebody wasn't
+/// granted it: a machine that stands still does both.
+async fn line(first: &Arc<Member>, others: &[Arc<Member>], scale: Scale, chance: &Chance) -> Result<bool, Failure> {
+    let all = (scale.ttl + scale.grace) * u32::try_from(others.len())? + TELLS_WITHIN;
+    let Some(hold) = within(all, "the head of the last line", first.hold()).await? else { return Ok(false) };
     let mut line = JoinSet::new();
+    let mut stood = true;
     for member in others {
+        let (mut told, before) = (member.told.clone(), *member.told.borrow());
         let waits = Arc::clone(member);
         line.spawn(async move {
-            let hold = waits.hold().await?;
-            waits.holds.give_back(hold).await;
-            Ok::<_, Failure>(())
+            match waits.hold().await {
+                Some(hold) => {
+                    waits.holds.give_back(hold).await;
+                    true
+                }
+                None => false,
+            }
         });
-        member.queued().await?;
+        if member.wish.fair {
+            stood = tokio::select! {
+                told = within(TELLS_WITHIN, "a place in the last line", told.wait_for(|told| *told > before)) => {
+                    told??;
+                    true
+                }
+                _ = line.join_next() => false,
+            };
+        }
+        if !stood {
+            break;
+        }
     }
     first.holds.give_back(hold).await;
-    let all = scale.ttl + scale.grace;
-    within(all * u32::try_from(others.len())? + TELLS_WITHIN, "the end of the last line", async {
+    within(all, "the end of the last line", async {
         while let Some(passed) = line.join_next().await {
-            passed??;
+            stood &= passed?;
         }
         Ok::<_, Failure>(())
     })
     .await??;
 
-    let hold = first.hold().await?;
+    let Some(hold) = within(all, "the last line's lock", first.hold()).await? else { return Ok(false) };
     for member in others {
         member.holds.be_a_stranger(chance).await;
     }
     first.holds.give_back(hold).await;
-    Ok(members.iter().try_for_each(|member| member.pen.finish())?)
+    Ok(stood)
 }
