@@ -7,7 +7,7 @@ use std::{
 
 use lock_verify::history::{Entry, F, Process, Recorder};
 
-use super::{client, control, pen::Pen, scene::Scene, tasks::TRANSACTED};
+use super::{client, control, pen::Pen, run::CONNECTS_WITHIN, scene::Scene, stalls::Stalls, tasks::TRANSACTED};
 use crate::{Failure, asker::Outcome};
 
 /// The file with what the counter was in the end.
@@ -17,7 +17,7 @@ pub(super) const COUNTED: &str = "counted.txt";
 const READER: Process = Process::Client(u32::MAX);
 
 /// Reads everything into the history, and what nothing fences into the control's.
-pub(super) async fn read(scene: &Scene, folder: &Path) -> Outcome {
+pub(super) async fn read(scene: &Scene, folder: &Path, stalls: &Stalls) -> Outcome {
     let reader = |of: &str| -> Result<Pen, Failure> {
         let file = folder.join(format!("{of}-read.jsonl"));
         Ok(Pen::new(Recorder::to_file(file)?, READER))
@@ -28,12 +28,13 @@ pub(super) async fn read(scene: &Scene, folder: &Path) -> Outcome {
         pen.ok(&begun, |event| event.entries(entries));
     };
     for (name, list) in &scene.sets {
-        record(name, parsed(&list.entries().await?)?);
+        record(name, parsed(&stalls.patiently(CONNECTS_WITHIN, async || Ok(list.entries().await?)).await?)?);
     }
     if let Some(set) = &scene.transacted {
-        record(TRANSACTED, parsed(&set.entries().await?)?);
+        record(TRANSACTED, parsed(&stalls.patiently(CONNECTS_WITHIN, async || Ok(set.entries().await?)).await?)?);
     }
-    fs::write(folder.join(COUNTED), scene.counter.value().await?.to_string())?;
+    let counted = stalls.patiently(CONNECTS_WITHIN, async || Ok(scene.counter.value().await?)).await?;
+    fs::write(folder.join(COUNTED), counted.to_string())?;
 
     pen.finish()?;
 

@@ -58,7 +58,7 @@ pub struct Fire {
 }
 
 /// How long a client may take to connect to servers that are well, on a machine that isn't stalled.
-const CONNECTS_WITHIN: Duration = Duration::from_secs(120);
+pub(super) const CONNECTS_WITHIN: Duration = Duration::from_secs(120);
 
 /// How late a noisy machine may be with what has to happen soon after all was healed.
 pub(super) const SOON: Duration = Duration::from_secs(30);
@@ -163,7 +163,7 @@ impl Fire {
         herd.until_ready(CONNECTS_WITHIN, &stalls).await?;
 
         let began = now();
-        let operator = ground.operator().await?;
+        let operator = stalls.patiently(CONNECTS_WITHIN, async || ground.operator().await).await?;
         let faults = self.faults_of(ground, &operator, &network, &herd, &pen, &chosen);
         let nemesis = Nemesis::new(pen.clone(), ground.scale());
         let (mut lanes, heeding) = (JoinSet::new(), chance.fork());
@@ -204,14 +204,17 @@ impl Fire {
         herd.stop().await?;
         let mut scenes = Vec::new();
         for client in 0..self.clients {
-            scenes.push(open(self.site(ground, network.addresses(client))?).await?);
+            let site = self.site(ground, network.addresses(client))?;
+            scenes.push(stalls.patiently(CONNECTS_WITHIN, async || open(site.clone()).await).await?);
         }
         last_line::stand(&scenes, &self.folder, ground.scale(), &chance.fork()).await?;
         let counter = Pen::new(Recorder::to_file(self.history("silence"))?, silence::COUNTER);
         silence::listen(&scenes, Arc::clone(&operator), &network, ground, &counter).await?;
         counter.finish()?;
         drop(scenes);
-        last_look::read(&open(self.site(ground, &[])?).await?, &self.folder).await?;
+        let site = self.site(ground, &[])?;
+        let scene = stalls.patiently(CONNECTS_WITHIN, async || open(site.clone()).await).await?;
+        last_look::read(&scene, &self.folder, &stalls).await?;
         pen.finish()?;
         let about = About::new(self, burnt_for, stalls.so_far(), made, ground, &*operator);
         about.write(&self.folder)?;

@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use crate::asker::now;
+use crate::{
+    Failure,
+    asker::{now, sleep},
+};
 
 /// Measures, from its start until it is dropped, by how much a thread that sleeps is late.
 #[derive(Debug)]
@@ -20,6 +23,8 @@ pub(super) struct Stalls {
 
 /// How long the thread sleeps each time.
 const NAP: Duration = Duration::from_millis(10);
+/// How long it is until something is asked again.
+const AGAIN: Duration = Duration::from_millis(100);
 /// What is no stall yet.
 const USUAL: Duration = Duration::from_millis(10);
 
@@ -38,6 +43,22 @@ impl Stalls {
             }
         });
         stalls
+    }
+
+    /// Asks until it succeeds, for so long on a machine that isn't stalled: what is asked of servers that are well, but perhaps
+    /// just as the machine stands still.
+    pub(super) async fn patiently<T>(
+        &self,
+        limit: Duration,
+        ask: impl AsyncFn() -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let (began, stalled) = (now(), self.so_far());
+        loop {
+            match ask().await {
+                Err(_) if now() < began + limit + (self.so_far() - stalled) => sleep(AGAIN).await,
+                answered => return answered,
+            }
+        }
     }
 
     /// In all.
