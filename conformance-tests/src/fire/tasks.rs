@@ -206,8 +206,8 @@ async fn write_unfenced(bench: &Bench, chance: &Chance) {
             break;
         }
         _ = say(&Said::Tries);
-        // Most freezes fall in here: nothing but the thought is long.
-        tokio::time::sleep(chance.between(Duration::from_millis(5), Duration::from_millis(25))).await;
+        // Most freezes fall in here: nothing but the thought is long, and longer than it takes a slow machine to hear of it.
+        tokio::time::sleep(chance.between(Duration::from_millis(20), Duration::from_millis(120))).await;
         let value = bench.values.next();
         let begun = bench.control.invoke(F::Write, |event| {
             event.resource(control::SET).lock(control::SET).token(lease.token()).value(value)
