@@ -138,12 +138,14 @@ impl Nemesis {
             event.clients(stroke.clients.clone())
         });
         self.count(&self.goes_on, fault.name, true);
-        stroke.begin.await.map_err(named)?;
+        let struck = stroke.begin.await;
         let until = now() + stroke.lasts;
-        while now() < until && !self.has_ceased() {
+        while struck.is_ok() && now() < until && !self.has_ceased() {
             sleep(LOOK.min(until.since(now()))).await;
         }
-        stroke.end.await.map_err(named)?;
+        // Also what didn't begin as a whole is ended: a server that stands still wouldn't be removed.
+        let ended = stroke.end.await;
+        struck.and(ended).map_err(named)?;
         self.pen.ok(&begun, |event| event);
         self.count(&self.goes_on, fault.name, false);
         self.count(&self.done, fault.name, true);

@@ -183,9 +183,10 @@ fn of_primary(set: &Arc<Set>, name: &'static str, about: &'static str, begin: Ac
         let begins = blocking(move || -> Result<(), Failure> {
             let _turn = begins.turn.lock().unwrap_or_else(PoisonError::into_inner);
             let primary = begins.primary()?;
+            // Before: a replica that has been cut off for ten times as long is none that is promoted.
+            begins.bear(IMPATIENT)?;
             begin(&begins.servers[primary])?;
             _ = told.send(primary);
-            begins.bear(IMPATIENT)?;
             // The promotion belongs to the fault.
             let ends = SystemClock.now() + servers::BACK_WITHIN;
             while begins.primary()? == primary {
