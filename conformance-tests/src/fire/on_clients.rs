@@ -15,8 +15,9 @@ use super::{
 /// The name of the fault that lasts as long as the run: every client's clock has a rate of its own.
 pub(super) const RATE: &str = "clock-rate";
 
-/// How long a client that was killed may take to be connected again; servers may be down meanwhile.
-const CONNECTS_WITHIN: Duration = Duration::from_secs(180);
+/// How long a client that was killed may take to be connected again; servers may be down meanwhile. It only keeps a run from
+/// hanging.
+const CONNECTS_WITHIN: Duration = Duration::from_secs(600);
 
 /// The faults of clients; `locks` are those whose holders are frozen best.
 pub(super) fn faults(herd: &Arc<Herd>, locks: &[&'static str]) -> Vec<Fault> {

@@ -21,7 +21,7 @@ const PORT: &str = "leasehold.testbed.port";
 pub(crate) const OWNER: &str = "leasehold.testbed.owner";
 
 const LOOKUP: Duration = Duration::from_secs(20);
-const ACT: Duration = Duration::from_secs(60);
+const ACT: Duration = Duration::from_secs(180);
 
 /// What a container is started with beyond what all of its kind are.
 #[derive(Debug, Default)]

@@ -8,7 +8,7 @@ use crate::command::docker;
 use crate::container::{LABEL, OWNER, Place};
 
 const LOOKUP: Duration = Duration::from_secs(20);
-const ACT: Duration = Duration::from_secs(60);
+const ACT: Duration = Duration::from_secs(180);
 
 /// A /16 of private addresses, out of which each network takes a /28.
 const FIRST: u32 = Ipv4Addr::new(10, 213, 0, 0).to_bits();

@@ -14,7 +14,7 @@ use crate::container;
 use crate::kind::ServerKind;
 
 /// Longer than any of these commands takes on a busy machine: they act on one container.
-const ACT: Duration = Duration::from_secs(60);
+const ACT: Duration = Duration::from_secs(180);
 const POLL: Duration = Duration::from_millis(50);
 /// How often a server that starts is looked at from outside, should it have ended.
 const LOOK: Duration = Duration::from_secs(1);

@@ -7,7 +7,7 @@ use conformance_tests::{
     Failure, Outcome,
     fire::{Begun, Fault, Ground, Lane, NotCommitted, Scale, Scene, Site, Stroke, TransactedSet, Wired, blocking},
 };
-use lock_core::{FenceError, Lease, Lock, LockProvider};
+use lock_core::{Clock, FenceError, Lease, Lock, LockProvider, SystemClock};
 use lock_mongo::{MongoLocks, MongoTransactions};
 use mongodb::{
     Client, ClientSession, Collection,
@@ -108,11 +108,14 @@ fn primary(members: &MongoMembers<'_>) -> Result<usize, Error> {
 fn whole(server: &PrivateServer) -> Result<(), Error> {
     server.await_ready(BACK_WITHIN)?;
     // Members that come back copy what they missed; the wait for that is over after a while.
-    let mut whole = MongoMembers::of(server).await_all();
-    for _ in 0..3 {
-        whole = whole.or_else(|_| MongoMembers::of(server).await_all());
+    let ends = SystemClock.now() + BACK_WITHIN;
+    loop {
+        let whole = MongoMembers::of(server).await_all();
+        if whole.is_ok() || SystemClock.now() > ends {
+            return whole;
+        }
+        std::thread::sleep(Duration::from_millis(100));
     }
-    whole
 }
 
 type Whom = fn(&MongoMembers<'_>, usize) -> Result<Vec<usize>, Error>;

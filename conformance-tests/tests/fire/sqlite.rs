@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use crate::{elsewhere, not_committed, not_written, opened, sqlite_lists};
 
 /// A process that stands still in mid-transaction stops all writers of its file until it goes on.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(60);
+const BUSY_TIMEOUT: Duration = Duration::from_secs(300);
 
 pub(crate) struct Ours {
     file: PathBuf,
@@ -84,7 +84,7 @@ fn locked(url: String) -> Fault {
 async fn pool(url: &str) -> Result<SqlitePool, Failure> {
     let options = SqliteConnectOptions::from_str(url)?;
     let options = options.create_if_missing(true).busy_timeout(BUSY_TIMEOUT).journal_mode(SqliteJournalMode::Wal);
-    Ok(SqlitePoolOptions::new().max_connections(1).connect_with(options).await?)
+    Ok(SqlitePoolOptions::new().max_connections(1).acquire_timeout(BUSY_TIMEOUT).connect_with(options).await?)
 }
 
 /// By which a file's locks are kept. All users of a file must have the same clock, that of the host, for its leases; their
