@@ -138,7 +138,7 @@ pub struct ReleaseRequest {
 pub enum Released {
     /// It was the owner's, and no longer is.
     Released,
-    /// It was not the owner's (any more); nothing changed.
+    /// It was not the owner's (any more); nothing changed, but that the owner waits no more, if it waited in line.
     NotHeld,
 }
 

@@ -12,7 +12,7 @@ use crate::{
     entry::Entry,
     error,
     store::Store,
-    txn::{self, Release},
+    txn::{self, Left, Release},
 };
 
 type Answers = Vec<Result<Released, StoreError>>;
@@ -40,24 +40,24 @@ impl Store {
                     return Err(error);
                 }
             };
-            for ((at, release), released) in releases.iter().zip(done.released) {
+            for ((at, release), left) in releases.iter().zip(done.left) {
                 let request = requests[*at];
                 let who = (request.name.clone(), request.owner);
                 let known = self.book.get(&who).and_then(|(own, _)| own.stand());
                 // A stale token says nothing of the hold there is.
-                if released
+                if left != Left::Nothing
                     || known.is_none_or(|stand| request.token.is_none_or(|token| token == token_of(stand.created)))
                 {
                     self.forget(&who);
                 }
-                if !released && !done.in_doubt {
+                if left == Left::Nothing && !done.in_doubt {
                     self.drop_rest(release.rest.as_ref().map(|(_, lease)| *lease));
                 }
-                answers[*at] = Some(match (released, done.in_doubt) {
-                    (true, _) => Ok(Released::Released),
-                    (false, false) => Ok(Released::NotHeld),
+                answers[*at] = Some(match (left, done.in_doubt) {
+                    (Left::Hold, _) => Ok(Released::Released),
+                    (Left::Place, _) | (Left::Nothing, false) => Ok(Released::NotHeld),
                     // What an attempt finds whose predecessor did it, too.
-                    (false, true) => Err(StoreError::unknown(
+                    (Left::Nothing, true) => Err(StoreError::unknown(
                         ErrorKind::Unreachable,
                         "the connection broke; it isn't yours any more, by this release or since before",
                     )),
@@ -95,8 +95,9 @@ impl Store {
             match self.change(&txn::together(txns)).await {
                 Ok(done) => {
                     let answers = txn::apart(&done.answer, releases.len())?;
-                    let released = answers.iter().map(etcd_client::TxnResponse::succeeded).collect();
-                    return Ok(Sent { released, in_doubt: done.in_doubt });
+                    let left =
+                        releases.iter().zip(&answers).map(|((_, release), answer)| release.left(&self.keys, answer));
+                    return Ok(Sent { left: left.collect::<Result<_, _>>()?, in_doubt: done.in_doubt });
                 }
                 // The marks' lease is gone: who waits looks around instead.
                 Err(error)
@@ -111,7 +112,7 @@ impl Store {
 }
 
 struct Sent {
-    released: Vec<bool>,
+    left: Vec<Left>,
     in_doubt: bool,
 }
 

@@ -225,6 +225,15 @@ pub(crate) struct Release<'a> {
     pub(crate) done: Option<Tick>,
 }
 
+/// What a release took from its owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Left {
+    Hold,
+    /// In line: it held nothing.
+    Place,
+    Nothing,
+}
+
 impl Release<'_> {
     pub(crate) fn txn(&self, keys: &Keys) -> Txn {
         let own = keys.entry(self.name, self.owner);
@@ -234,6 +243,11 @@ impl Release<'_> {
             }
             None => vec![TxnOp::delete(own.clone(), None), TxnOp::txn(self.tidy(keys))],
         };
+        if self.created.is_none() {
+            // Before all else: the entry may be a place in line.
+            let (start, end) = keys.queue(self.name);
+            ops.insert(0, TxnOp::get(start, Some(oldest(end))));
+        }
         if let Some(tick) = self.done {
             let key = keys.tick(self.name);
             let put = TxnOp::put(key.clone(), LastTick { tick, owner: None }.write(), None);
@@ -244,6 +258,20 @@ impl Release<'_> {
             None => Compare::create_revision(own.clone(), CompareOp::Greater, 0),
         };
         Txn::new().when([grant, Compare::value(own, CompareOp::Less, LIVE)]).and_then(ops)
+    }
+
+    /// Reads the answer.
+    pub(crate) fn left(&self, keys: &Keys, answer: &TxnResponse) -> Result<Left, StoreError> {
+        if !answer.succeeded() {
+            return Ok(Left::Nothing);
+        }
+        // Only holders know a token.
+        if self.created.is_some() {
+            return Ok(Left::Hold);
+        }
+        let (head, _) = got(answer.op_responses().first())?;
+        let head = head.first().ok_or_else(strange)?;
+        Ok(if head.key() == keys.entry(self.name, self.owner) { Left::Hold } else { Left::Place })
     }
 
     /// Leaves word for the next in line, and nothing where there is none.

@@ -84,11 +84,12 @@ async fn who_leaves_the_line_lets_nobody_in() {
     }
     let mut watch = two.watch(&waiting[2].name, waiting[2].owner).await.unwrap();
     let leave = |request: &AcquireRequest| ReleaseRequest::new(request.name.clone(), request.owner, None);
-    assert_eq!(two.release(&leave(&waiting[1])).await.unwrap(), Released::Released);
+    // He held nothing.
+    assert_eq!(two.release(&leave(&waiting[1])).await.unwrap(), Released::NotHeld);
     in_time(watch.woken()).await;
     assert!(is_held(&two.acquire(&waiting[2]).await.unwrap()));
     // The first in line leaves too: now its successor follows the holder.
-    assert_eq!(two.release(&leave(&waiting[0])).await.unwrap(), Released::Released);
+    assert_eq!(two.release(&leave(&waiting[0])).await.unwrap(), Released::NotHeld);
     in_time(watch.woken()).await;
     assert!(is_held(&two.acquire(&waiting[2]).await.unwrap()));
     one.release(&give_back(&holder, grant)).await.unwrap();
