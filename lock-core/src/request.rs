@@ -126,7 +126,8 @@ pub struct ReleaseRequest {
     pub owner: OwnerId,
     /// Of which grant; `None` when the asker never learned it (an acquire whose outcome is unknown).
     pub token: Option<FencingToken>,
-    /// For how long the lock stays taken all the same; zero to free it now.
+    /// For how long the lock stays taken all the same; zero to free it now. For owners that hold it: whoever may only wait in
+    /// line asks for neither this nor `done`.
     pub keep_for: Duration,
     /// The tick that is used up with this, if the lease is live: for [`TickUse::AtRelease`].
     pub done: Option<Tick>,

@@ -55,9 +55,9 @@ impl Store {
                 }
                 answers[*at] = Some(match (left, done.in_doubt) {
                     (Left::Hold, _) => Ok(Released::Released),
-                    (Left::Place, _) | (Left::Nothing, false) => Ok(Released::NotHeld),
+                    (_, false) => Ok(Released::NotHeld),
                     // What an attempt finds whose predecessor did it, too.
-                    (Left::Nothing, true) => Err(StoreError::unknown(
+                    (_, true) => Err(StoreError::unknown(
                         ErrorKind::Unreachable,
                         "the connection broke; it isn't yours any more, by this release or since before",
                     )),
