@@ -126,8 +126,9 @@ where
                     Whom::Majority => vec![leader, follower],
                 };
                 for member in members {
-                    (kind.begin)(&begins, member)?;
+                    // Before: what fails may have been done all the same.
                     _ = told.send(member);
+                    (kind.begin)(&begins, member)?;
                 }
                 Ok(())
             });

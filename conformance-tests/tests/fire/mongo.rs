@@ -143,8 +143,9 @@ fn of(
         let begin = blocking(move || -> Result<(), Error> {
             let members = MongoMembers::of(&begins);
             for member in whom(&members, other)? {
-                acts.0(&members, member)?;
+                // Before: what fails may have been done all the same.
                 _ = told.send(member);
+                acts.0(&members, member)?;
             }
             Ok(())
         });

@@ -141,7 +141,8 @@ impl Ground for Ours {
         blocking(move || set.until_whole()).await
     }
 
-    /// The sentinel, which is never broken itself, can't tell a machine that stands still from a primary that does.
+    /// The sentinel, which is never broken itself, can't tell a machine that stands still from a primary that does; while it is
+    /// impatient, it may promote the replica before the fault has begun.
     async fn by_itself(&self) -> Result<Fault, Failure> {
         let mut heard = redis::Client::open(self.0.sentinel.url())?.get_async_pubsub().await?;
         heard.subscribe("+try-failover").await?;
@@ -185,8 +186,9 @@ fn of_primary(set: &Arc<Set>, name: &'static str, about: &'static str, begin: Ac
             let primary = begins.primary()?;
             // Before: a replica that has been cut off for ten times as long is none that is promoted.
             begins.bear(IMPATIENT)?;
-            begin(&begins.servers[primary])?;
+            // Before: what fails may have been done all the same.
             _ = told.send(primary);
+            begin(&begins.servers[primary])?;
             // The promotion belongs to the fault.
             let ends = SystemClock.now() + servers::BACK_WITHIN;
             while begins.primary()? == primary {
@@ -229,8 +231,8 @@ fn replica_killed(set: &Arc<Set>) -> Fault {
         let (told, hears) = std::sync::mpsc::channel();
         let begin = blocking(move || -> Result<(), Failure> {
             let replica = 1 - begins.primary()?;
-            begins.servers[replica].kill()?;
             _ = told.send(replica);
+            begins.servers[replica].kill()?;
             Ok(())
         });
         let end = blocking(move || -> Result<(), Failure> {
