@@ -9,7 +9,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use lock_core::{Fairness, LockProvider};
 use lock_verify::history::{Process, Recorder};
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 use super::{
     chance::Chance,
@@ -86,7 +86,12 @@ pub(super) async fn stand(scenes: &[Scene], folder: &Path, scale: Scale, chance:
         stood,
         "the last line moved on or came to a halt before all stood in it, {lines} times; the history has why"
     );
-    Ok(members.iter().try_for_each(|member| member.pen.finish())?)
+    for member in &members {
+        // Releases behind what was given up.
+        _ = timeout(TELLS_WITHIN, member.holds.locks.settled()).await;
+        member.pen.finish()?;
+    }
+    Ok(())
 }
 
 /// One line. False if it moved on before all stood in it, as one does whose first has lost the lock, or if somebody wasn't
@@ -114,7 +119,10 @@ async fn line(first: &Arc<Member>, others: &[Arc<Member>], scale: Scale, chance:
                     told??;
                     true
                 }
-                _ = line.join_next() => false,
+                Some(ended) = line.join_next() => {
+                    ended?;
+                    false
+                }
             };
         }
         if !stood {

@@ -15,8 +15,8 @@
 //! One set takes whatever comes. Its holders are frozen while they write, and the checker that passes the others must
 //! find that it broke law 4: otherwise the run was too tame and fails.
 //!
-//! When all was healed, each client queues once more behind another, and asks as the holder that it was: so laws 5 and 8 have
-//! something to be judged by in the shortest run. Then many wait for one lock, and what that costs the store is counted.
+//! When all was healed and the clients have ended, one of each client's kind queues behind another, and asks as the holder that
+//! it was: so laws 5 and 8 have something to be judged by in the shortest run. Then many wait for one lock, and what that costs the store is counted.
 //!
 //! # For your provider
 //!

@@ -202,6 +202,8 @@ impl Fire {
         let herd = Arc::into_inner(herd).ok_or_else(|| Failure::new("a fault still has the clients"))?;
         let made = chosen.counted(&nemesis, &herd);
         herd.stop().await?;
+        // What there is by now can be judged, whatever becomes of the rest.
+        About::new(self, burnt_for, stalls.so_far(), made.clone(), ground, &*operator).write(&self.folder)?;
         let mut scenes = Vec::new();
         for client in 0..self.clients {
             let site = self.site(ground, network.addresses(client))?;

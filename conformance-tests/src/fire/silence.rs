@@ -98,7 +98,7 @@ impl Asked<'_> {
 }
 
 /// In how many whiles it is counted at most. What a machine that stands still adds comes and goes, as when a renewal is late
-/// and all look whether the lease is over; what waiters ask by themselves comes in each.
+/// and all look whether the lease is over; what waiters ask by themselves comes in each, if it comes once in that time.
 const WHILES: usize = 3;
 
 /// How often all begin to wait anew, if a machine that stands still ended their waiting.
@@ -130,7 +130,7 @@ pub(super) async fn listen(
     }
     ensure!(
         counted,
-        "nobody could wait in silence: {attempts} times the lease was lost for whose end all waited, or somebody gave up"
+        "nobody could wait in silence: {attempts} times the lease was lost for whose end all waited, or somebody gave up, as stderr tells"
     );
     for guard in kept {
         // What can't be given back just now is free after its ttl.
@@ -162,9 +162,14 @@ impl Silence<'_> {
             for _ in 0..WAITERS {
                 let lock = client.lock(LOCK).ttl(ttl);
                 waiting.spawn(async move {
-                    let Ok(guard) = lock.acquire().await else { return false };
-                    // What can't be given back just now is free after its ttl.
-                    _ = guard.release().await;
+                    match lock.acquire().await {
+                        // What can't be given back just now is free after its ttl.
+                        Ok(guard) => _ = guard.release().await,
+                        Err(error) => {
+                            eprintln!("one who waited in silence gave up: {error}");
+                            return false;
+                        }
+                    }
                     true
                 });
             }
