@@ -25,7 +25,7 @@ pub(crate) const AFTER_HELP: &str = "\
 Each run starts servers of its own (the testbed's shared ones are left alone), and client processes that count,
 append under fences, write in transactions, queue, and keep many leases, while chance freezes and kills clients,
 loses, holds and delays what passes between them and the servers, and freezes, kills, cuts off and restarts those, and sets their clocks.
-All that happened is then judged: L1 to L10 must hold, L1 not where the store itself lost its data or its clock leapt by
+All that happened is then judged: L1 to L11 must hold, L1 not where the store itself lost its data or its clock leapt by
 more than the grace, which is counted; and L4 must break in a set that nothing fences, or the run was too tame.
 
 Examples:
