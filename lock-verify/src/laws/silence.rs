@@ -17,7 +17,11 @@ use crate::history::{F, Kind};
 #[must_use]
 pub fn silence(facts: &Facts<'_>, terms: &Terms) -> Finding {
     let mut finding = Finding::new(Law::Silence, "counts");
-    for made in facts.calls.iter().filter(|made| made.call.f == F::Requests && made.outcome == Kind::Ok) {
+    for made in facts.calls.iter().filter(|made| made.call.f == F::Requests) {
+        if made.outcome != Kind::Ok {
+            finding.unseen("counts that were given up");
+            continue;
+        }
         let (begun, told) = (facts.event(made.call.invoke), facts.told(made));
         let (Some(count), Some(waiters)) = (told.count, told.waiters.or(begun.waiters)) else { continue };
         let Some(ttl) = told.ttl.or(begun.ttl) else {

@@ -160,3 +160,13 @@ fn waiting_is_silent() {
     counted(false, 290).keeps(Law::Silence, 1);
     counted(false, 291).breaks(Law::Silence, &["0 Invoke Requests", "2500 Ok Requests"]);
 }
+
+#[test]
+fn a_count_that_was_given_up_is_told() {
+    let mut tape = Tape::new();
+    let said = |event: Event| event.waiters(10).ttl(ms(1_000));
+    tape.call(9, F::Requests, (0, 2_500), said, |event, to| event.info(to));
+    let report = tape.judged();
+    let silence = report.of(Law::Silence).unwrap();
+    assert_eq!((silence.checked, silence.unseen["counts that were given up"]), (0, 1));
+}
